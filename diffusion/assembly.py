@@ -1,0 +1,128 @@
+"""From a stage's configuration to its training: which config groups make which objects.
+
+The one place that knows both. Each function takes the configuration, the data set, the parents' model files and the
+settings that all trainings share.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from diffusion import checkpoint
+from diffusion.checkpoint import ModelFile
+from diffusion.config import build, plain
+from diffusion.denoiser import Denoiser
+from diffusion.latent import LatentDiffusion, Sampling
+from diffusion.text import tokenizer
+from diffusion.training.base import Training
+
+
+def settings_of(cfg, rank: int = 0, world: int = 1) -> dict:
+    """What every training is told."""
+    return {"seed": cfg.seed, "steps": cfg.steps, "batch": cfg.batch, "optimizer": build(cfg.optimizer, cfg.trusted),
+            "lr": build(cfg.lr, cfg.trusted), "clip": cfg.clip, "log_every": cfg.log_every, "rank": rank,
+            "world": world, "accumulate": cfg.accumulate}
+
+
+def autoencoder(cfg, task: Callable, data, parents: Mapping[str, ModelFile], settings: dict) -> Training:
+    node = {**plain(cfg.autoencoder), "image_channels": data.channels}
+    clip = parents["text_encoder"].module("text_encoder") if "text_encoder" in parents else None
+    return task(model=build(node, cfg.trusted), node=node, data=data, perceptual=clip, **settings)
+
+
+def contrastive(cfg, task: Callable, data, parents: Mapping[str, ModelFile], settings: dict) -> Training:
+    """The byte-pair encoding is learnt here, on the training captions."""
+    node = {**plain(cfg.text_encoder), "image_size": data.image_size}
+    learnt = tokenizer.learn(data.split("train").captions, node.get("vocabulary", 1024))
+    return task(model=build({**node, "tokenizer": learnt}, cfg.trusted), node=node, data=data, **settings)
+
+
+def judge(cfg, task: Callable, data, parents: Mapping[str, ModelFile], settings: dict) -> Training:
+    node = {**plain(cfg.judge), "channels": data.channels, "heads": [len(v) for v in data.heads.values()]}
+    del node["_partial_"]
+    return task(model=build(node, cfg.trusted), node=node, data=data, **settings)
+
+
+def diffusion(cfg, task: Callable, data, parents: Mapping[str, ModelFile], settings: dict) -> Training:
+    parts = describe(cfg, data, parents)
+    encoder = text_encoder(cfg, parents)
+    if "autoencoder" in parents:
+        pixels_to_latents = parents["autoencoder"].module("autoencoder")
+    else:
+        pixels_to_latents = build(parts["autoencoder"], cfg.trusted)
+    denoiser = Denoiser(build(parts["network"], cfg.trusted), build(cfg.schedule, cfg.trusted),
+                        build(cfg.parameterization, cfg.trusted))
+    return task(denoiser=denoiser, autoencoder=pixels_to_latents, text_encoder=encoder, nodes=parts, data=data,
+                time_sampler=build(cfg.time_sampler, cfg.trusted), weighting=build(cfg.weighting, cfg.trusted) or None,
+                sampling=sampling_of(cfg), cache=Path(cfg.paths.cache), **settings)
+
+
+ASSEMBLE = {"autoencoder": autoencoder, "clip": contrastive, "judge": judge, "latent_diffusion": diffusion}
+
+
+def text_encoder(cfg, parents: Mapping[str, ModelFile]):
+    """The parent's, a pretrained one, or None."""
+    if "text_encoder" in parents:
+        return parents["text_encoder"].module("text_encoder")
+    return build(cfg.text_encoder, cfg.trusted) if cfg.text_encoder else None
+
+
+def describe(cfg, data, parents: Mapping[str, ModelFile]) -> dict:
+    """The parts of a latent diffusion model, as its file describes them. Sizes follow from the neighbours.
+
+    Raises ValueError naming both configs where sizes cannot fit.
+    """
+    first = (parents["autoencoder"].parts["autoencoder"] if "autoencoder" in parents
+             else {**plain(cfg.autoencoder), "image_channels": data.channels})
+    first_stage = build(first, cfg.trusted)
+    channels, size, _ = first_stage.latent_shape(data.image_size)
+    encoder = text_encoder(cfg, parents)
+    text = {} if encoder is None else {
+        "text_encoder": parents["text_encoder"].parts["text_encoder"] if "text_encoder" in parents
+        else plain(cfg.text_encoder)}
+    backbone = {name: value for name, value in plain(cfg.backbone).items() if name != "_partial_"}
+    given = {"channels": channels, "context_dim": None if encoder is None else encoder.context_dim,
+             "pooled_dim": None if encoder is None else encoder.pooled_dim}
+    for name, value in given.items():
+        if name == "pooled_dim" and backbone.get(name, value) is None:
+            given[name] = None  # the pooled vector is left out on purpose
+        elif backbone.get(name, value) != value:
+            raise ValueError(f"backbone.{name} = {backbone[name]}, but data={type(data).__name__} with the chosen "
+                             f"autoencoder= and text_encoder= gives {value}: leave backbone.{name} out")
+    network = {**backbone, **given}
+    made = build(network, cfg.trusted)
+    if size % made.factor:
+        raise ValueError(f"the autoencoder (autoencoder=) makes latents of {size} x {size}, which the backbone "
+                         f"(backbone=) with {len(made.widths)} levels cannot halve {len(made.widths) - 1} times: take "
+                         "fewer backbone.widths or an autoencoder with a smaller factor")
+    return {"autoencoder": first, **text, "network": network, "schedule": plain(cfg.schedule),
+            "parameterization": plain(cfg.parameterization),
+            **{name: plain(cfg[name]) for name in ("sampler", "discretization", "guidance")}}
+
+
+def sampling_of(cfg) -> Sampling:
+    """From the groups sampler, discretization and guidance."""
+    return Sampling(sampler=build(cfg.sampler, cfg.trusted), discretization=build(cfg.discretization, cfg.trusted),
+                    guidance=build(cfg.guidance, cfg.trusted), steps=cfg.sampling_steps)
+
+
+def load_model(file: ModelFile, weights: str = "ema", text_encoder_path: str | None = None) -> LatentDiffusion:
+    """The whole model of a latent diffusion file, ready to draw pictures.
+
+    weights            ema or raw
+    text_encoder_path  where a pretrained text encoder lies, if not under its own name
+    """
+    if weights not in ("ema", "raw"):
+        raise ValueError(f"weights = {weights}: allowed are ema (the moving average) and raw")
+    denoiser = Denoiser(file.module("network", weights), file.describe("schedule"), file.describe("parameterization"))
+    encoder = None
+    if "text_encoder" in file.tensors:
+        encoder = file.module("text_encoder")
+    elif "text_encoder" in file.parts:
+        path = {"path": text_encoder_path} if text_encoder_path else {}
+        encoder = file.describe("text_encoder", **path)
+        wanted, found = file.facts.get("text_encoder_hash"), checkpoint.weights_hash(encoder)
+        if wanted != found:
+            raise checkpoint.BadModelFile(f"{file.path} was trained with the text encoder of hash {wanted}, "
+                                          f"{encoder.path} has {found}: name the right one with text_encoder.path=")
+    model = LatentDiffusion(file.module("autoencoder"), encoder, denoiser, file.facts["latent_shape"])
+    return model.requires_grad_(False).eval()

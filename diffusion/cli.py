@@ -1,0 +1,94 @@
+"""The two commands. Hydra answers --help and mistyped keys here, before anything heavy is imported.
+
+    train   launch its processes if there are several, plan the stages, carry them out
+    sample  load a model file, draw pictures, score them
+"""
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+HERE = Path(__file__).parent
+CONFIGS = str(HERE / "configs" if (HERE / "configs").is_dir() else HERE.parent / "configs")
+INTERRUPTED = 75  # EX_TEMPFAIL: the state was saved, the same command goes on
+
+log = logging.getLogger(__name__)
+
+
+@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="train")
+def train(cfg: DictConfig) -> None:
+    job = HydraConfig.get()
+    devices = cfg.trainer.devices * cfg.trainer.get("num_nodes", 1) if isinstance(cfg.trainer.devices, int) else 1
+    if devices > 1 and "LOCAL_RANK" not in os.environ:
+        return launch(cfg.trainer.devices, list(job.overrides.task))
+    from diffusion import pipeline
+
+    with told():
+        pipeline.main(cfg, dict(job.runtime.choices), list(job.overrides.task), composed)
+
+
+@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="sample")
+def sample(cfg: DictConfig) -> None:
+    from diffusion import sampling
+
+    with told():
+        sampling.main(cfg)
+
+
+def composed(overrides: list[str]) -> tuple[DictConfig, dict[str, str]]:
+    """Another configuration of the train command, and which option each group has."""
+    cfg = hydra.compose("train", overrides, return_hydra_config=True)
+    choices = dict(cfg.hydra.runtime.choices)
+    OmegaConf.set_struct(cfg, False)
+    del cfg["hydra"]
+    OmegaConf.set_struct(cfg, True)
+    return cfg, choices
+
+
+def launch(processes: int, overrides: list[str]) -> None:
+    """The same job as a process group of its own, with the same overrides; Lightning never spawns."""
+    flags = [flag for flag in sys.argv[1:] if flag.startswith(("--config-dir", "-cd", "--config-name", "-cn"))]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
+               "--module", "diffusion.cli", "train", *flags, *overrides]
+    threads = str(max((os.cpu_count() or 1) // processes, 1))
+    code = subprocess.run(command, env={"OMP_NUM_THREADS": threads, **os.environ}).returncode
+    if code:
+        raise RuntimeError(f"the process group ended with code {code}: the reason stands above and in the run's log.txt")
+
+
+class told:
+    """A mistake of the user's is a message, not a stack; everything else keeps its stack."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace) -> bool:
+        if error is None:
+            return False
+        from diffusion.callbacks.saving import Interrupted
+        from diffusion.mistakes import MISTAKES
+
+        if isinstance(error, Interrupted) and not _in_a_sweep():
+            log.error("%s", error)
+            sys.exit(INTERRUPTED)
+        if isinstance(error, MISTAKES) and not os.environ.get("HYDRA_FULL_ERROR") and not _in_a_sweep():
+            log.error("%s", error)
+            sys.exit(1)
+        return False
+
+
+def _in_a_sweep() -> bool:
+    """A sweep records a failed job and goes on with the next, unless the process is ended."""
+    from hydra.types import RunMode
+
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+if __name__ == "__main__":
+    {"train": train, "sample": sample}[sys.argv.pop(1)]()

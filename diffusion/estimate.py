@@ -1,0 +1,31 @@
+"""What a denoiser answers, and what a sampler yields.
+
+A denoiser sees x_t = alpha_t x_0 + sigma_t eps and answers with both unknowns. They agree with x_t unless
+guidance takes eps from another branch (CFG++).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Estimate(NamedTuple):
+    """Of shape "b *d" each: x_0, eps, and log Var[x_s | x_t] where it is learned."""
+
+    x0: Tensor
+    eps: Tensor
+    log_var: Tensor | None = None
+
+
+class Step(NamedTuple):
+    """The state x (b *d) that sampling has reached at time t (one number), and the x_0 that led there."""
+
+    t: Tensor
+    x: Tensor
+    x0: Tensor
+
+
+Denoise = Callable[[Tensor, Tensor], Estimate]  # (x_t, t); its conditioning and guidance are inside
+Noise = Callable[[Tensor], Tensor]  # z ~ N(0, 1), shaped like its argument
+Sampler = Callable[..., Iterator[Step]]  # (denoise, schedule, x, ts, noise); ts falls, float64 on the CPU

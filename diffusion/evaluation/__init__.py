@@ -1,0 +1,1 @@
+"""Scores of samples: generation in bulk, feature extractors, Frechet distance, judged prompts."""

@@ -1,0 +1,37 @@
+"""Many pictures, in batches, shared out over processes. Picture i depends on (model, prompt, seed, i) only."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from diffusion import processes
+from diffusion.data.pictures import chunks, share
+from diffusion.latent import LatentDiffusion, Sampling
+from diffusion.rng import SampleNoise
+
+Picture = tuple[str, int, int]  # prompt, seed, i: the i-th picture of that prompt and seed
+
+
+def pictures_of(prompts: Sequence[str], seed: int, n: int = 1) -> list[Picture]:
+    """n pictures of each prompt; a prompt that is listed again gets further ones."""
+    count: dict[str, int] = {}
+    out = []
+    for prompt in prompts:
+        for _ in range(n):
+            out.append((prompt, seed, count.get(prompt, 0)))
+            count[prompt] = count.get(prompt, 0) + 1
+    return out
+
+
+def generate_many(model: LatentDiffusion, pictures: Sequence[Picture], sampling: Sampling, *, batch: int = 64,
+                  negative: str = "", progress: Callable[[int], None] = lambda done: None
+                  ) -> UInt8[Tensor, "n c h w"]:
+    """All pictures, on every process. progress(n) is called after each batch with its size."""
+    parts = []
+    for index in chunks(share(len(pictures), processes.rank(), processes.world()), batch):
+        mine = pictures[index.start : index.stop]
+        parts.append(model.generate([prompt for prompt, _, _ in mine], SampleNoise(mine), sampling, negative).cpu())
+        progress(len(mine))
+    return torch.cat([part for of_process in processes.all_values(parts) for part in of_process])

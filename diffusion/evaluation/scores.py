@@ -1,0 +1,63 @@
+"""What is reported of a trained model: prompts that its samples satisfy, and Frechet distances with their floors.
+
+Every distance is to the whole test split. Beside that of n samples stand those of n training pictures and of their
+reconstructions: what perfect sampling of the training set would reach, without and with the autoencoder.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Bool, UInt8
+from torch import Tensor, nn
+
+from diffusion import rng
+from diffusion.data.captioned import CaptionedImages
+from diffusion.data.pictures import chunks
+from diffusion.evaluation.features import FeatureExtractor
+from diffusion.evaluation.frechet import Moments, frechet_distance, moments_of
+from diffusion.latent import LatentDiffusion
+from diffusion.objectives.classification import all_right
+from diffusion.pixels import to_float
+
+
+@torch.no_grad()
+def judged_right(judge: nn.Module, images: UInt8[Tensor, "n c h w"], labels: Tensor) -> Bool[Tensor, " n"]:
+    """Whether each picture shows all that its prompt asked for."""
+    device = next(judge.parameters()).device
+    return torch.cat([all_right(judge(to_float(images[i.start : i.stop].to(device))), labels[i.start : i.stop].to(device))
+                      for i in chunks(range(len(images)), 250)]).cpu()
+
+
+@torch.no_grad()
+def reconstructed(model: LatentDiffusion, images: UInt8[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
+    """Through the autoencoder and back."""
+    parts = []
+    for part in chunks(images, 128):
+        with model.autocast():
+            z = model.autoencoder.encode(to_float(part.to(model.device)))
+        parts.append(model.decode(z.float()).cpu())
+    return torch.cat(parts)
+
+
+def pick(split: CaptionedImages, n: int, seed: int) -> CaptionedImages:
+    """n different pictures of a split."""
+    order = torch.randperm(len(split), generator=rng.generator(seed, 0, "evaluation"))
+    return split.subset(order[:n])
+
+
+def frechet_scores(
+    samples: UInt8[Tensor, "n c h w"], model: LatentDiffusion, train: CaptionedImages, test: CaptionedImages,
+    extractors: Sequence[FeatureExtractor], seed: int, say: Callable[[str], None] = lambda line: None,
+) -> dict[str, dict[str, float | str]]:
+    """For each extractor: distances of samples, reconstructions and real training pictures to the test split."""
+    real = pick(train, len(samples), seed).images
+    sets = {"samples": samples, "reconstructions": reconstructed(model, real), "real": real}
+    scores = {}
+    for extract in extractors:
+        reference: Moments = moments_of(extract(test.images))
+        scores[extract.name] = {name: frechet_distance(moments_of(extract(images)), reference)
+                                for name, images in sets.items()}
+        scores[extract.name] |= {"features": extract.hash, "n": len(samples), "reference_n": reference.n}
+        say(f"Frechet distance on {extract.name} features, n={len(samples)} against {reference.n}: "
+            + ", ".join(f"{name} {scores[extract.name][name]:.4g}" for name in sets))
+    return scores

@@ -1,0 +1,97 @@
+"""Latent diffusion (Rombach et al. 2022): an autoencoder, a text encoder and a denoiser of latents, as one model.
+
+    prompts -> conditioning -> sampler over latents -> pixels
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from diffusion.acceleration import Acceleration
+from diffusion.conditioning import Conditioning
+from diffusion.denoiser import Denoiser
+from diffusion.discretizations import trailing
+from diffusion.estimate import Denoise, Noise, Sampler, Step
+from diffusion.guidance import classifier_free
+from diffusion.pixels import to_uint8
+from diffusion.samplers.ddim import ddim
+from diffusion.text.clip import CLIP
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How pictures are drawn: grid and sampler, and the guidance that makes one denoiser of two conditionings."""
+
+    sampler: Sampler = ddim
+    discretization: Callable = trailing
+    guidance: Callable[..., Denoise] = lambda denoiser, cond, null: classifier_free(denoiser, cond, null, scale=3.0)
+    steps: int = 50
+
+
+class LatentDiffusion(nn.Module):
+    """text_encoder is None for an unconditional model."""
+
+    def __init__(self, autoencoder: nn.Module, text_encoder: CLIP | None, denoiser: Denoiser,
+                 latent_shape: Sequence[int]):
+        super().__init__()
+        self.autoencoder, self.text_encoder, self.denoiser = autoencoder, text_encoder, denoiser
+        self.latent_shape = tuple(latent_shape)
+        self.acceleration = Acceleration()
+
+    def accelerate(self, plan: Acceleration) -> None:
+        """Take over a machine's fast setting: precision and memory format of every network."""
+        self.acceleration = plan
+        self.denoiser.compute_dtype, self.denoiser.memory_format = plan.dtype, plan.memory_format
+        if plan.channels_last:
+            self.to(memory_format=torch.channels_last)
+
+    def autocast(self):
+        """In which autoencoder and text encoder run; the denoiser enters its own."""
+        return self.acceleration.autocast(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.denoiser.parameters()).device
+
+    def condition(self, prompts: Sequence[str]) -> Conditioning | None:
+        """What the denoiser is told; each distinct prompt is encoded once."""
+        if self.text_encoder is None:
+            return None
+        distinct = sorted(set(prompts))
+        with self.autocast():
+            encoded = self.text_encoder(distinct)
+        return encoded.to(self.device, torch.float32)[torch.tensor([distinct.index(p) for p in prompts])]
+
+    def denoise(self, cond: Conditioning | None, sampling: Sampling, negative: str = "") -> Denoise:
+        """The function that a sampler calls."""
+        if cond is None:
+            return lambda x_t, t: self.denoiser(x_t, t, None)
+        null = self.condition([negative])
+        return sampling.guidance(self.denoiser, cond, null.expand(len(cond)))
+
+    def sample(self, cond: Conditioning | None, noise: Noise, n: int, sampling: Sampling, negative: str = ""
+               ) -> Iterator[Step]:
+        """The sampler's steps for n pictures. `noise` is drawn from once for the start, then by the sampler."""
+        schedule = self.denoiser.schedule
+        ts = sampling.discretization(schedule, sampling.steps)
+        eps = noise(torch.empty(n, *self.latent_shape, device=self.device))
+        yield from sampling.sampler(self.denoise(cond, sampling, negative), schedule, schedule.prior(ts[0], eps), ts,
+                                    noise)
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[str], noise: Noise, sampling: Sampling, negative: str = ""
+                 ) -> UInt8[Tensor, "b c h w"]:
+        """Pictures for the prompts, as the files show them."""
+        step = None
+        for step in self.sample(self.condition(prompts), noise, len(prompts), sampling, negative):
+            pass
+        return self.decode(step.x)
+
+    @torch.no_grad()
+    def decode(self, z: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:
+        """Latents to 8-bit pictures."""
+        with self.autocast():
+            return to_uint8(self.autoencoder.decode(z))

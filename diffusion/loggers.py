@@ -1,0 +1,78 @@
+"""Where numbers go: metrics.csv always, Weights & Biases or TensorBoard on request. A resumed run goes on in its own."""
+
+import csv
+from pathlib import Path
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers.logger import rank_zero_experiment
+from pytorch_lightning.utilities import rank_zero_only
+
+from diffusion.config import build, plain
+from diffusion.stages import Stage
+
+
+class Csv(pl.loggers.logger.Logger):
+    """metrics.csv, one row per logged step. Rows of steps that a resumed run will repeat are replaced.
+
+    Lightning's own CSVLogger deletes the file of an earlier start.
+    """
+
+    def __init__(self, folder: str | Path):
+        super().__init__()
+        self.path, self.rows = Path(folder) / "metrics.csv", {}
+        if self.path.exists():
+            with open(self.path, newline="") as file:
+                for row in csv.DictReader(file):
+                    self.rows[int(row.pop("step"))] = {k: float(v) for k, v in row.items() if v != ""}
+
+    name = version = None
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> "Csv":
+        return self
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        for later in [s for s in self.rows if s > step]:
+            del self.rows[later]
+        self.rows.setdefault(step, {}).update({k: float(v) for k, v in metrics.items()})
+        self.save()
+
+    @rank_zero_only
+    def log_hyperparams(self, params, *args, **kwargs) -> None:
+        """config.yaml has them."""
+
+    @rank_zero_only
+    def save(self) -> None:
+        names = sorted({name for row in self.rows.values() for name in row})
+        with open(self.path, "w", newline="") as file:
+            writer = csv.DictWriter(file, ["step", *names])
+            writer.writeheader()
+            writer.writerows({"step": step, **row} for step, row in self.rows.items())
+
+
+def loggers_of(stage: Stage, resumed: bool) -> list:
+    """metrics.csv and what logger= adds; the run's key is its name everywhere, so a resumed run keeps its id."""
+    chosen = [Csv(stage.folder)]
+    for node in (plain(stage.cfg.logger) or {}).values():
+        logger = build(node, stage.cfg.trusted)
+        chosen.append(logger(stage=stage, resumed=resumed))
+    return chosen
+
+
+def wandb(*, stage: Stage, resumed: bool, project: str = "diffusion", offline: bool = False, group: str | None = None,
+          entity: str | None = None):
+    """Weights & Biases: curves, pictures and the configuration. `offline` needs no account; sync later."""
+    from pytorch_lightning.loggers import WandbLogger
+
+    run = f"{stage.experiment}-{stage.key}"
+    return WandbLogger(project=project, offline=offline, id=run, name=run, save_dir=str(stage.folder), entity=entity,
+                       group=group, resume="allow", config=plain(stage.cfg))
+
+
+def tensorboard(*, stage: Stage, resumed: bool):
+    """Event files in the run's folder."""
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    return TensorBoardLogger(str(stage.folder), name="tensorboard", version="")

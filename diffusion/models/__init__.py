@@ -1,0 +1,1 @@
+"""The networks: pure torch and einops, no training, no files."""

@@ -1,0 +1,138 @@
+"""Attention over the positions of a feature map, and from them to text tokens.
+
+    attend(q, k, v) = softmax(q k^T / sqrt(d)) v                                  (Vaswani et al. 2017, Eq. 1)
+
+A transformer block adds self(norm x), then cross(norm x, tokens), then ff(norm x) to x (Rombach et al. 2022,
+section 3.3).
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+def attend(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b h m d"],
+    v: Float[Tensor, "b h m d"],
+    mask: Bool[Tensor, "b m"] | None = None,
+) -> Float[Tensor, "b h n d"]:
+    """mask is True where a key may be attended to; each row of it needs at least one True.
+
+    Written out where a CPU will run it backwards: the fused kernel's gradient is twice as slow there.
+    """
+    if mask is not None:
+        mask = rearrange(mask, "b m -> b 1 1 m")
+    if q.device.type != "cpu" or not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    scores = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    return weights.to(v.dtype) @ v
+
+
+class Attention(nn.Module):
+    """Multi-head attention from x to a context of `context_dim` channels, or to x itself."""
+
+    def __init__(self, dim: int, *, heads: int, context_dim: int | None = None, bias: bool = False):
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(dim, dim, bias=bias)
+        self.to_k = nn.Linear(context_dim or dim, dim, bias=bias)
+        self.to_v = nn.Linear(context_dim or dim, dim, bias=bias)
+        self.to_out = nn.Linear(dim, dim)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        context: Float[Tensor, "b l e"] | None = None,
+        mask: Bool[Tensor, "b l"] | None = None,
+    ) -> Float[Tensor, "b n d"]:
+        context = x if context is None else context
+        q, k, v = self.to_q(x), self.to_k(context), self.to_v(context)
+        q, k, v = (rearrange(y, "b n (h d) -> b h n d", h=self.heads) for y in (q, k, v))
+        return self.to_out(rearrange(attend(q, k, v, mask), "b h n d -> b n (h d)"))
+
+
+class GEGLU(nn.Module):
+    """out(a gelu(b)) with (a, b) = proj(x): a gated feed forward four times as wide as x (Shazeer 2020)."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.proj = nn.Linear(dim, 8 * dim)
+        self.out = nn.Linear(4 * dim, dim)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        a, b = self.proj(x).chunk(2, dim=-1)
+        return self.out(a * F.gelu(b))
+
+
+class TransformerBlock(nn.Module):
+    """Attention to itself if `self_attention`, to tokens if `context_dim`, then feed forward; all residual."""
+
+    def __init__(self, dim: int, *, heads: int, self_attention: bool = True, context_dim: int | None = None):
+        super().__init__()
+        self.norm1 = self.attn1 = self.norm2 = self.attn2 = None
+        if self_attention:
+            self.norm1, self.attn1 = nn.LayerNorm(dim), Attention(dim, heads=heads)
+        if context_dim is not None:
+            self.norm2, self.attn2 = nn.LayerNorm(dim), Attention(dim, heads=heads, context_dim=context_dim)
+        self.norm3, self.ff = nn.LayerNorm(dim), GEGLU(dim)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        tokens: Float[Tensor, "b l e"] | None = None,
+        mask: Bool[Tensor, "b l"] | None = None,
+    ) -> Float[Tensor, "b n d"]:
+        if self.attn1 is not None:
+            x = x + self.attn1(self.norm1(x))
+        if self.attn2 is not None:
+            x = x + self.attn2(self.norm2(x), tokens, mask)
+        return x + self.ff(self.norm3(x))
+
+
+class SpatialTransformer(nn.Module):
+    """x + proj_out(blocks(proj_in(norm x))) over the h w positions; it starts as the identity."""
+
+    def __init__(self, dim: int, *, heads: int, norm_groups: int, depth: int = 1, self_attention: bool = True,
+                 context_dim: int | None = None):
+        super().__init__()
+        self.norm = nn.GroupNorm(norm_groups, dim, eps=1e-6)
+        self.proj_in = nn.Linear(dim, dim)
+        self.transformer_blocks = nn.ModuleList(
+            TransformerBlock(dim, heads=heads, self_attention=self_attention, context_dim=context_dim)
+            for _ in range(depth)
+        )
+        self.proj_out = nn.Linear(dim, dim)
+        nn.init.zeros_(self.proj_out.weight)
+        nn.init.zeros_(self.proj_out.bias)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b c h w"],
+        tokens: Float[Tensor, "b l e"] | None = None,
+        mask: Bool[Tensor, "b l"] | None = None,
+    ) -> Float[Tensor, "b c h w"]:
+        y = self.proj_in(rearrange(self.norm(x), "b c h w -> b (h w) c"))
+        for block in self.transformer_blocks:
+            y = block(y, tokens, mask)
+        return x + rearrange(self.proj_out(y), "b (h w) c -> b c h w", h=x.shape[2])
+
+
+class SpatialSelfAttention(nn.Module):
+    """x + attention(norm x) with one head as wide as x, as in an autoencoder; it starts as the identity."""
+
+    def __init__(self, dim: int, *, norm_groups: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(norm_groups, dim, eps=1e-6)
+        self.attention = Attention(dim, heads=1, bias=True)
+        nn.init.zeros_(self.attention.to_out.weight)
+        nn.init.zeros_(self.attention.to_out.bias)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        y = self.attention(rearrange(self.norm(x), "b c h w -> b (h w) c"))
+        return x + rearrange(y, "b (h w) c -> b c h w", h=x.shape[2])

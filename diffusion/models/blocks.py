@@ -1,0 +1,77 @@
+"""What the U-Net and the autoencoder are built of (Ho et al. 2020, appendix B)."""
+
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class ResidualBlock(nn.Module):
+    """shortcut(x) + conv2(dropout(silu(norm2(conv1(silu(norm1 x)) + proj(silu(emb))))))
+
+    conv2 starts at zero, so that the block starts as its shortcut. Without emb_dim there is no proj.
+    """
+
+    def __init__(self, channels: int, out: int, *, norm_groups: int, emb_dim: int | None = None,
+                 dropout: float = 0.0, eps: float = 1e-6):
+        super().__init__()
+        self.norm1 = nn.GroupNorm(norm_groups, channels, eps)
+        self.conv1 = nn.Conv2d(channels, out, 3, padding=1)
+        self.time_emb_proj = None if emb_dim is None else nn.Linear(emb_dim, out)
+        self.norm2 = nn.GroupNorm(norm_groups, out, eps)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(out, out, 3, padding=1)
+        self.conv_shortcut = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(
+        self, x: Float[Tensor, "b c h w"], emb: Float[Tensor, "b e"] | None = None
+    ) -> Float[Tensor, "b d h w"]:
+        y = self.conv1(F.silu(self.norm1(x)))
+        if self.time_emb_proj is not None:
+            y = y + rearrange(self.time_emb_proj(F.silu(emb)), "b c -> b c 1 1")
+        return self.conv_shortcut(x) + self.conv2(self.dropout(F.silu(self.norm2(y))))
+
+
+class Downsample(nn.Module):
+    """A 3x3 convolution of stride 2, padded on all sides, or only right and below if `asymmetric`."""
+
+    def __init__(self, channels: int, *, asymmetric: bool = False):
+        super().__init__()
+        self.padding = (0, 1, 0, 1) if asymmetric else None
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=0 if asymmetric else 1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c i j"]:
+        return self.conv(x if self.padding is None else F.pad(x, self.padding))
+
+
+class Upsample(nn.Module):
+    """Every pixel four times, then a 3x3 convolution.
+
+    By `repeat`: below F.interpolate, compiled bf16 gradients are silently zero on a CPU (torch 2.13).
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2*h 2*w"]:
+        return self.conv(repeat(x, "b c h w -> b c (h 2) (w 2)"))
+
+
+class MidBlock(nn.Module):
+    """Residual block, attention if any, residual block: what happens at the lowest resolution."""
+
+    def __init__(self, first: ResidualBlock, attention: nn.Module | None, second: ResidualBlock):
+        super().__init__()
+        self.resnets = nn.ModuleList([first, second])
+        self.attentions = nn.ModuleList([] if attention is None else [attention])
+
+    def forward(
+        self, x: Float[Tensor, "b c h w"], emb: Float[Tensor, "b e"] | None = None, *context: Tensor | None
+    ) -> Float[Tensor, "b c h w"]:
+        x = self.resnets[0](x, emb)
+        for attention in self.attentions:
+            x = attention(x, *context)
+        return self.resnets[1](x, emb)

@@ -1,0 +1,26 @@
+"""A diagonal Gaussian: q(z | x) = N(mean, exp(log_var)), what an encoder answers (Kingma & Welling 2014)."""
+
+import dataclasses
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussian:
+    """Every element is independent; log_var = -inf is a point mass."""
+
+    mean: Float[Tensor, "b c h w"]
+    log_var: Float[Tensor, "b c h w"]
+
+    @property
+    def mode(self) -> Float[Tensor, "b c h w"]:
+        return self.mean
+
+    def sample(self, noise: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """mean + std noise: differentiable in both moments."""
+        return self.mean + (self.log_var / 2).exp() * noise
+
+    def kl(self) -> Float[Tensor, "b c h w"]:
+        """KL(self || N(0, I)) per element, in nats: (mean^2 + var - 1 - log var) / 2."""
+        return (self.mean.square() + self.log_var.exp() - 1 - self.log_var) / 2

@@ -1,0 +1,17 @@
+"""The contract of every backbone: U-Net, transformer and toy MLP alike map (x, label, cond) to y like x."""
+
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from diffusion.conditioning import Conditioning
+
+
+@runtime_checkable
+class Network(Protocol):
+    """`label` stands for t (`Parameterization.label`); x comes scaled (`Parameterization.input_scale`)."""
+
+    def __call__(
+        self, x: Float[Tensor, "b *d"], label: Float[Tensor, " b"], cond: Conditioning | None
+    ) -> Float[Tensor, "b *d"]: ...

@@ -1,0 +1,158 @@
+"""The train command: from a configuration to trained, sampled and scored, in the order
+
+    check -> data -> plan -> parents -> model -> grid of samples -> judge -> scores
+"""
+
+import logging
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from diffusion import processes, sweeps
+from diffusion.acceleration import machine_speed
+from diffusion.assembly import describe, load_model, sampling_of
+from diffusion.callbacks.progress import duration
+from diffusion.config import build, check, plain
+from diffusion.evaluation.features import ClipFeatures, JudgeFeatures
+from diffusion.evaluation.generation import generate_many, pictures_of
+from diffusion.evaluation.scores import frechet_scores, judged_right
+from diffusion.grids import labelled
+from diffusion.latent import LatentDiffusion, Sampling
+from diffusion.runs import device_of, planned, quiet, run
+from diffusion.stages import Compose, Stage, parent_stage, plan, relative, writable
+
+log = logging.getLogger(__name__)
+
+
+def main(cfg, choices: dict[str, str], overrides: list[str], compose: Compose) -> dict:
+    """Returns the content of results.json."""
+    quiet()
+    check(cfg, cfg.trusted)
+    processes.start()
+    if processes.rank() > 0:
+        logging.getLogger().setLevel(logging.WARNING)
+    writable(cfg.paths.runs)
+    writable(cfg.paths.cache)
+    data = build(cfg.data, cfg.trusted)
+    stage = plan(cfg, choices, overrides, compose, data)
+    judge = judge_stage(stage, choices, overrides, compose, data)
+    for part in [*stage.walk(), *([judge] if judge else [])]:
+        check(part.cfg, part.cfg.trusted)
+    if stage.cfg.task["_target_"].endswith("DiffusionTraining"):
+        describe(cfg, data, {})  # sizes that do not fit are found before hours of training
+    announce(stage, judge)
+    for part in stage.walk():
+        run(part, data)
+    results = stage.results()
+    if stage.model().kind == "latent_diffusion":
+        results = sampled_and_scored(stage, judge, data)
+    if processes.rank() == 0:
+        sweeps.record(stage, results)
+    return results
+
+
+def judge_stage(stage: Stage, choices, overrides, compose, data) -> Stage | None:
+    """The classifier that scores the samples, where the experiment names one and scoring is on."""
+    if not stage.cfg.judged_by or not stage.cfg.evaluation.samples:
+        return None
+    return parent_stage("judge", plain(stage.cfg.judged_by), stage.cfg, choices, overrides, compose, data)
+
+
+def announce(stage: Stage, judge: Stage | None) -> None:
+    """The plan, with what each stage will take here: seconds per step of the reference machine, scaled by a probe."""
+    slower = machine_speed(device_of(stage.cfg)) if not all(s.finished() for s in stage.walk()) else 1.0
+    log.info("plan:")
+    for part in [*stage.walk(), *([judge] if judge else [])]:
+        left = part.cfg.steps * part.cfg.reference_seconds_per_step * slower
+        state = ("finished" if part.finished() else "goes on" if part.started()
+                 else f"{part.cfg.steps} steps, about {duration(left)} here")
+        log.info("  %-12s %s  %s%s", part.part, relative(part.folder), state,
+                 " (after the samples, to score them)" if part is judge else "")
+
+
+def sampled_and_scored(stage: Stage, judge: Stage | None, data) -> dict:
+    """The grid, the line to type next, then the scores; each only where it is missing or was drawn otherwise."""
+    cfg = stage.cfg
+    results = processes.from_first(stage.results())
+    settings = sampling_settings(cfg)
+    grid = stage.folder / "samples" / "grid.png"
+    fresh = processes.from_first(results.get("sampling") == settings and grid.exists())
+    model = None
+    if not fresh:
+        began = time.perf_counter()
+        model = ready(stage)
+        draw_grid(model, data, sampling_of(cfg), cfg.seed, grid)
+        minutes = sum(part.results()["stage_minutes"] for part in stage.walk()) if processes.rank() == 0 else 0
+        results = {k: v for k, v in results.items() if k not in ("scores", "frechet")} | {
+            "sampling": settings, "minutes": minutes + (time.perf_counter() - began) / 60}
+        if processes.rank() == 0:
+            stage.write("results.json", results)
+    log.info("samples: %s", relative(grid))
+    log.info("next: python sample.py ckpt=%s 'prompt=\"%s\"'", relative(stage.folder), data.example_prompts[0])
+    scored = results.get("evaluation") == plain(cfg.evaluation)
+    if cfg.evaluation.samples and not (fresh and scored):
+        if judge is not None:
+            run(judge, data)
+        results |= score(stage, judge, data, model or ready(stage)) | {"evaluation": plain(cfg.evaluation)}
+        if processes.rank() == 0:
+            stage.write("results.json", results)
+    return results
+
+
+def sampling_settings(cfg) -> dict:
+    """What stands beside every score."""
+    return {name: plain(cfg[name]) for name in ("sampler", "discretization", "guidance")} | {
+        "steps": cfg.sampling_steps, "weights": "ema"}
+
+
+def ready(stage: Stage) -> LatentDiffusion:
+    """The stage's model on its device."""
+    device = device_of(stage.cfg)
+    model = load_model(stage.model()).to(device)
+    model.accelerate(planned(stage, device))
+    return model
+
+
+def draw_grid(model: LatentDiffusion, data, sampling: Sampling, seed: int, path: Path, n: int = 8) -> None:
+    """n pictures of each example prompt."""
+    prompts = list(data.example_prompts)
+    pictures = generate_many(model, pictures_of(prompts, seed, n), sampling)
+    if processes.rank() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        labelled(list(zip(prompts, pictures.split(n), strict=True)), columns=n).save(path)
+
+
+def score(stage: Stage, judge: Stage | None, data, model: LatentDiffusion) -> dict:
+    """Prompts that the samples satisfy, by group, and Frechet distances of those groups that training shows."""
+    cfg, n, seed = stage.cfg, stage.cfg.evaluation.samples, stage.cfg.evaluation.seed
+    verdict = judge.model().module("judge").to(model.device) if judge is not None else None
+    results, like_training = {}, []
+    sampling = sampling_of(cfg)
+    for group in data.prompt_groups:
+        prompts = data.prompts(group, n, seed)
+        with tqdm(total=n, desc=f"{group} samples", disable=None, unit="picture") as bar:
+            pictures = generate_many(model, pictures_of(prompts.captions, seed), sampling, progress=bar.update)
+        if verdict is not None and prompts.labels.shape[1]:
+            right = judged_right(verdict, pictures, prompts.labels).float().mean().item()
+            name = "class_agreement" if group == "classes" else f"prompts_right_{group}"
+            results[name] = right
+            log.info("%s: %.1f %% of %d", name, 100 * right, n)
+        if not group.startswith("heldout"):
+            like_training.append(pictures)
+    extractors = [*([JudgeFeatures(verdict)] if verdict is not None else []),
+                  *([ClipFeatures(model.text_encoder)] if model.text_encoder is not None else [])]
+    distances = frechet_scores(torch.cat(like_training), model, data.split("train"), data.split("test"), extractors,
+                               seed, log.info)
+    for extractor, values in distances.items():
+        end = "" if extractor == "judge" else f"_{extractor}"
+        results[f"frechet{end}"] = values["samples"]
+        results[f"frechet_reconstruction{end}"] = values["reconstructions"]
+        results[f"frechet_real{end}"] = values["real"]
+    if judge is not None:
+        results["judge_accuracy"] = judge.results()["accuracy"]
+    autoencoder = stage.parents.get("autoencoder")
+    if autoencoder is not None:
+        results |= {name: autoencoder.results()[name] for name in ("psnr", "ssim")}
+    return results | {"frechet_details": distances, "samples_per_group": n}

@@ -1,0 +1,195 @@
+"""Carrying out a stage: open its folder, train or go on, and leave a model file and results behind."""
+
+import contextlib
+import gc
+import logging
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+import yaml
+from filelock import FileLock, Timeout
+
+from diffusion import checkpoint, processes
+from diffusion.acceleration import Acceleration, accelerate, choose, has_fast_bf16
+from diffusion.assembly import ASSEMBLE, settings_of
+from diffusion.callbacks.progress import Progress, duration
+from diffusion.callbacks.saving import AtomicCheckpointIO, Interrupted, Saving
+from diffusion.config import build, plain
+from diffusion.data.batches import MicroBatches, StepLoader
+from diffusion.loggers import loggers_of
+from diffusion.stages import Stage, config_yaml, relative
+from diffusion.training.base import NonFinite, Training
+
+log = logging.getLogger(__name__)
+
+
+class CannotResume(RuntimeError):
+    """resume=must, but there is nothing to go on from."""
+
+
+def quiet() -> None:
+    """Lightning's advertisements and the warnings that do not apply to this loop."""
+    for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for text in (".*does not have many workers.*", ".*LeafSpec.*", ".*isinstance.*treespec.*", ".*lr_scheduler.step.*",
+                 ".*No device id is provided.*", ".*barrier.*"):
+        warnings.filterwarnings("ignore", message=text)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def device_of(cfg) -> torch.device:
+    """The device that trainer.accelerator names."""
+    accelerator = cfg.trainer.accelerator
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if accelerator in ("cuda", "gpu"):
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device(accelerator)
+
+
+def run(stage: Stage, data) -> None:
+    """Train a stage unless it is finished. Raises Interrupted, NonFinite, CannotResume."""
+    resume = stage.cfg.resume
+    if resume not in ("auto", "must", "never"):
+        raise ValueError(f"resume = {resume}: allowed are auto, must and never")
+    finished, started = processes.from_first((stage.finished(), stage.started()))
+    if finished and resume != "never":
+        log.info("%s: finished before, in %s", stage.part, relative(stage.folder))
+        return
+    if resume == "must" and not started:
+        raise CannotResume(f"resume=must, but {relative(stage.folder)} holds nothing to go on from (last.ckpt)")
+    with opened(stage):
+        if resume == "never" and processes.rank() == 0:
+            for name in ("last.ckpt", "results.json", "model.safetensors", "metrics.csv"):
+                (stage.folder / name).unlink(missing_ok=True)
+        processes.wait()
+        train(stage, data, stage.resume_path if started and resume != "never" else None)
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def opened(stage: Stage) -> Iterator[None]:
+    """The stage's folder, for this run alone, with its configuration and a log file."""
+    if processes.rank() > 0:
+        yield
+        return
+    stage.folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(stage.folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RuntimeError(f"{relative(stage.folder)} is in use by another run of the same configuration") from None
+    for leftover in stage.folder.glob(".*.tmp"):
+        leftover.unlink()
+    checkpoint.atomic(stage.folder / "config.yaml", lambda t: Path(t).write_text(config_yaml(stage.cfg)))
+    handler = logging.FileHandler(stage.folder / "log.txt")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    except BaseException as error:
+        log.error("%s ended: %s: %s", stage.part, type(error).__name__, error)
+        raise
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+        lock.release()
+
+
+def planned(stage: Stage, device: torch.device) -> Acceleration:
+    """What plan.yaml says, or a first look at the machine."""
+    path = stage.folder / "plan.yaml"
+    if path.exists():
+        has_fast_bf16(device)  # a plan made elsewhere must not crash here
+        return Acceleration(**yaml.safe_load(path.read_text())["acceleration"])
+    return choose(stage.cfg.precision, stage.cfg.compile, device)
+
+
+def train(stage: Stage, data, resume_from: Path | None) -> None:
+    """From an opened folder to results.json."""
+    cfg, started = stage.cfg, time.perf_counter()
+    device = device_of(cfg)
+    pl.seed_everything(cfg.seed, verbose=False)
+    training = assembled(stage, data)
+    acceleration = processes.from_first(planned(stage, device))
+    training.place(device, acceleration)
+    pictures, fetch = training.fetcher()
+    network, example = training.accelerated()
+    acceleration = accelerate(network, example, acceleration, Path(cfg.paths.cache) / "gradients")
+    training.place(device, acceleration)
+    if processes.rank() == 0:
+        stage.write("plan.yaml", {"acceleration": vars(acceleration), "device": device.type})
+    log.info("%s: %s parameters, %d steps of %d, %s on %s, ready in %s", stage.part,
+             f"{sum(p.numel() for p in training.parameters() if p.requires_grad):,}", cfg.steps, cfg.batch, acceleration,
+             device.type, duration(time.perf_counter() - started))
+    if resume_from is not None:
+        log.info("%s: goes on from %s", stage.part, relative(resume_from))
+    batches = MicroBatches(pictures, fetch, batch=cfg.batch, steps=cfg.steps, seed=cfg.seed, rank=processes.rank(),
+                           world=processes.world(), accumulate=cfg.accumulate)
+    loader = StepLoader(batches, lambda: training.updates_done, cfg.workers)
+    fp16 = acceleration.precision == "16-mixed"
+    trainer = build(cfg.trainer, cfg.trusted, max_epochs=1, default_root_dir=str(stage.folder), logger=loggers_of(stage, resume_from is not None),
+                    precision="16-mixed" if fp16 else "32-true", use_distributed_sampler=False,
+                    accumulate_grad_batches=cfg.accumulate if training.automatic_optimization else 1,
+                    callbacks=[Progress(stage.part), *build(cfg.callbacks, cfg.trusted).values(),
+                               Saving(stage.resume_path, cfg.save_minutes)],
+                    plugins=[AtomicCheckpointIO()], **strategy(training))
+    trainer.fit(training, loader, ckpt_path=resume_from)
+    finish(stage, training, data)
+    close_loggers(trainer)
+
+
+def strategy(training: Training) -> dict:
+    """Gradients are averaged over processes where there are several."""
+    if processes.world() == 1:
+        return {}
+    from pytorch_lightning.strategies import DDPStrategy
+
+    return {"strategy": DDPStrategy(find_unused_parameters=not training.automatic_optimization,
+                                    gradient_as_bucket_view=True)}
+
+
+def assembled(stage: Stage, data) -> Training:
+    """The training's objects from the stage's configuration."""
+    task = build(stage.cfg.task, stage.cfg.trusted)
+    kind = task.func.kind
+    parents = {name: parent.model() for name, parent in stage.parents.items()}
+    settings = settings_of(stage.cfg, processes.rank(), processes.world())
+    return ASSEMBLE[kind](stage.cfg, task, data, parents, settings)
+
+
+def finish(stage: Stage, training: Training, data) -> None:
+    """Model file and results, after the last step."""
+    scores = training.finish()
+    seconds = training.seconds + time.perf_counter() - training.started
+    facts = {"experiment": stage.experiment, "key": stage.key, "steps": stage.cfg.steps, "seed": stage.cfg.seed,
+             "sampling_steps": stage.cfg.sampling_steps, "data": plain(stage.cfg.data),
+             "data_fingerprint": data.fingerprint(), "metrics": scores, "minutes": seconds / 60,
+             "parents": {name: parent.key for name, parent in stage.parents.items()},
+             "versions": checkpoint.versions()}
+    if processes.rank() == 0:
+        training.save(stage.model_path, facts)
+        stage.write("results.json", {"finished": True, "experiment": stage.experiment, "key": stage.key,
+                                     "steps": stage.cfg.steps, "stage_minutes": seconds / 60, **scores})
+        stage.resume_path.unlink(missing_ok=True)
+    processes.wait()
+    shown = {k: v for k, v in scores.items() if isinstance(v, float)}
+    log.info("%s: done in %s%s", stage.part, duration(seconds),
+             "".join(f", {name} {value:.4g}" for name, value in shown.items()))
+
+
+def close_loggers(trainer: pl.Trainer) -> None:
+    for logger in trainer.loggers:
+        logger.finalize("success")
+        if type(logger).__name__ == "WandbLogger" and trainer.is_global_zero:
+            logger.experiment.finish()
+
+
+__all__ = ["CannotResume", "Interrupted", "NonFinite", "quiet", "run"]

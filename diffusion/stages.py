@@ -1,0 +1,150 @@
+"""Stages and their folders: what a run needs first, what is finished, and where everything lies.
+
+A stage is an experiment with its parents trained. Its folder, runs/<experiment>/<key>/, is a function of what can change
+its numbers: the content of the config groups that its task reads, seed, steps, batch, optimizer, the data's
+fingerprint and the parents' keys - not of devices, logger, paths or cadence. So the same command finds the same
+folder, goes on or says that it is done, and a sweep over schedules trains its autoencoder once.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from diffusion.checkpoint import ModelFile, atomic, load
+from diffusion.config import canonical, locate, plain
+
+RECIPE = 1  # raised with every entry under "Numbers changed" in CHANGELOG.md
+NUMBERS = ("seed", "steps", "batch", "clip", "precision", "optimizer", "lr")
+SHARED = ("data", "paths", "logger", "trainer", "debug")  # groups that a parent takes over from its child
+SHARED_KEYS = ("precision", "compile", "resume", "accumulate")
+
+Compose = Callable[[list[str]], tuple[DictConfig, dict[str, str]]]  # overrides -> configuration, group -> option
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One training: `part` is what it is to its child."""
+
+    part: str
+    experiment: str
+    cfg: DictConfig
+    overrides: tuple[str, ...]
+    parents: dict[str, "Stage"]
+    key: str
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.cfg.paths.runs) / self.experiment / self.key
+
+    @property
+    def model_path(self) -> Path:
+        return self.folder / "model.safetensors"
+
+    @property
+    def resume_path(self) -> Path:
+        return self.folder / "last.ckpt"
+
+    def results(self) -> dict[str, Any]:
+        """results.json, or nothing."""
+        path = self.folder / "results.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def finished(self) -> bool:
+        return bool(self.results().get("finished")) and self.model_path.exists()
+
+    def started(self) -> bool:
+        return self.resume_path.exists()
+
+    def model(self) -> ModelFile:
+        return load(self.model_path)
+
+    def walk(self) -> Iterator["Stage"]:
+        """Parents first, each stage once."""
+        seen = set()
+        for stage in self._walk():
+            if stage.folder not in seen:
+                seen.add(stage.folder)
+                yield stage
+
+    def _walk(self) -> Iterator["Stage"]:
+        for parent in self.parents.values():
+            yield from parent._walk()
+        yield self
+
+    def write(self, name: str, content: Mapping) -> None:
+        """results.json, plan.yaml, ...: whole or not at all."""
+        text = json.dumps(content, indent=2) + "\n" if name.endswith(".json") else yaml.safe_dump(dict(content))
+        atomic(self.folder / name, lambda temporary: Path(temporary).write_text(text))
+
+
+def plan(cfg: DictConfig, choices: Mapping[str, str], overrides: list[str], compose: Compose, data,
+         part: str = "model") -> Stage:
+    """The stage that a configuration describes, with its parents."""
+    parents = {}
+    for name, parent in (plain(cfg.parents) or {}).items():
+        if cfg.get(name) is not None and not _needs_training(cfg, name):
+            continue
+        parents[name] = parent_stage(name, parent, cfg, choices, overrides, compose, data)
+    return Stage(part, choices["experiment"], cfg, tuple(overrides), parents, key_of(cfg, parents, data))
+
+
+def parent_stage(name: str, parent: Mapping, cfg: DictConfig, choices: Mapping[str, str], overrides: list[str],
+                 compose: Compose, data) -> Stage:
+    """A parent is its own experiment, with the child's choices for what both share and for this part."""
+    groups = (*SHARED, name)
+    chosen = [f"{group}={choices[group]}" for group in groups if choices.get(group) is not None]
+    dotted = [o for o in overrides if o.split("=")[0].lstrip("+~").split(".")[0] in groups and "." in o.split("=")[0]]
+    plain_keys = [o for o in overrides if o.split("=")[0] in SHARED_KEYS]
+    mine = [f"experiment={parent['experiment']}", *chosen, *plain_keys, *dotted, *parent.get("overrides", [])]
+    composed, its_choices = compose(mine)
+    return plan(composed, its_choices, mine, compose, data, part=name)
+
+
+def _needs_training(cfg: DictConfig, part: str) -> bool:
+    """Whether the chosen option of a part is one that is trained here: it is not when it is absent or pretrained."""
+    node = cfg[part]
+    return bool(node) and getattr(locate(node["_target_"], cfg.trusted), "trainable", True)
+
+
+def key_of(cfg: DictConfig, parents: Mapping[str, Stage], data) -> str:
+    """Ten hexadecimal digits."""
+    groups = locate(cfg.task["_target_"], cfg.trusted).groups
+    content = {name: canonical(cfg[name], cfg.trusted) for name in (*groups, *NUMBERS) if name != "data"}
+    content["data"] = data.fingerprint()
+    content["parents"] = {name: parent.key for name, parent in sorted(parents.items())}
+    content["recipe"] = RECIPE
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
+
+
+def writable(folder: str | Path) -> None:
+    """Raises PermissionError, early, where a run could not be kept."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise PermissionError(f"{folder.absolute()} is not writable ({error.strerror}): choose another folder with "
+                              "paths.runs=FOLDER (and paths.cache=FOLDER)") from None
+
+
+def config_yaml(cfg: DictConfig) -> str:
+    """The configuration as it was asked for, without what the environment put in."""
+    return OmegaConf.to_yaml(cfg, resolve=False)
+
+
+def relative(path: Path) -> str:
+    """As one would type it here."""
+    try:
+        return os.path.relpath(path) if path.absolute().is_relative_to(Path.cwd()) else str(path)
+    except ValueError:
+        return str(path)

@@ -1,0 +1,55 @@
+"""The folder of a sweep: a link to each job's run, and one table of all results so far."""
+
+import json
+import logging
+import os
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from diffusion.stages import Stage, relative
+
+log = logging.getLogger(__name__)
+
+
+def record(stage: Stage, results: dict) -> None:
+    """In a sweep: link the run and write the table anew. Otherwise nothing."""
+    folder = sweep_folder()
+    if folder is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    name = ",".join(varied()).replace("/", "|") or stage.key
+    link = folder / name
+    link.unlink(missing_ok=True)
+    link.symlink_to(os.path.relpath(stage.folder, folder))
+    lines = table({path.name: json.loads((path / "results.json").read_text())
+                   for path in sorted(folder.iterdir()) if (path / "results.json").exists()})
+    (folder / "table.md").write_text("\n".join(lines) + "\n")
+    log.info("sweep so far (%s):\n%s", relative(folder / "table.md"), "\n".join(lines))
+
+
+def sweep_folder() -> Path | None:
+    """Where this sweep's table is; a job in a process group of its own is told through the environment."""
+    if "DIFFUSION_SWEEP" in os.environ:
+        return Path(os.environ["DIFFUSION_SWEEP"])
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        return Path(HydraConfig.get().sweep.dir)
+    return None
+
+
+def varied() -> list[str]:
+    """This job's overrides."""
+    return [o for o in HydraConfig.get().overrides.task if not o.startswith(("experiment=", "paths.", "hydra."))]
+
+
+def table(runs: dict[str, dict]) -> list[str]:
+    """Markdown: one line a run, one column a number that any run has."""
+    skipped = ("steps", "minutes", "stage_minutes", "samples_per_group")
+    columns = [name for name in dict.fromkeys(k for r in runs.values() for k, v in r.items() if isinstance(v, float))
+               if name not in skipped]
+    lines = ["| run | " + " | ".join([*columns, "minutes"]) + " |", "|---" * (len(columns) + 2) + "|"]
+    for name, results in runs.items():
+        cells = [f"{results[c]:.4g}" if c in results else "" for c in [*columns, "minutes"]]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines

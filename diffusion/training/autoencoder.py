@@ -1,0 +1,212 @@
+"""Training the autoencoder: reconstruction, KL, and on request a perceptual and an adversarial term.
+
+With a discriminator the optimization is manual, because two networks learn in turn; clipping, accumulation and the
+learning-rate schedule come from the same settings, and only updates of the autoencoder are counted.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+from diffusion import checkpoint, processes, rng
+from diffusion.data.captioned import CaptionedImages
+from diffusion.data.pictures import Pictures, chunks, share
+from diffusion.models.autoencoder import KLAutoencoder
+from diffusion.objectives.autoencoder import (
+    adaptive_weight,
+    hinge_discriminator,
+    hinge_generator,
+    l1,
+)
+from diffusion.pixels import to_float, to_uint8
+from diffusion.training.base import Training
+
+
+class Passes(nn.Module):
+    """What is compiled: pixels and noise to the reconstruction and the KL, in one graph."""
+
+    def __init__(self, autoencoder: KLAutoencoder):
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        posterior = self.autoencoder.posterior(x)
+        return self.autoencoder.reconstruct(posterior.sample(noise)), posterior.kl()
+
+
+class AutoencoderTraining(Training):
+    """L = reconstruction + perceptual_weight * ||f(x) - f(x')||^2 + kl_weight * KL + adversarial_weight * lambda * adv.
+
+    reconstruction      diffusion.objectives.autoencoder.l1 or l2
+    kl_weight           times the KL summed over a picture's latents, divided by its pixels: both terms are means per value
+    discriminator       learns too, and counts from step adversarial_start on
+    statistics_images   how many training pictures the latents' mean and standard deviation are measured on
+    """
+
+    groups = ("autoencoder", "data", "task")
+    kind = "autoencoder"
+
+    def __init__(self, *, model: KLAutoencoder, node: dict, data, perceptual=None,
+                 reconstruction: Callable = l1, kl_weight: float = 1e-6, perceptual_weight: float = 0.0,
+                 discriminator: nn.Module | None = None, adversarial_weight: float = 0.5, adversarial_start: int = 0,
+                 statistics_images: int = 10_000, **settings):
+        super().__init__(**settings)
+        self.model, self.node = model, node
+        self.passes = Passes(model)
+        self.data, self.train_set, self.test_set = data, data.split("train"), data.split("test")
+        self.reconstruction, self.kl_weight, self.perceptual_weight = reconstruction, kl_weight, perceptual_weight
+        self.discriminator, self.adversarial_weight = discriminator, adversarial_weight
+        self.adversarial_start, self.statistics_images = adversarial_start, statistics_images
+        self.automatic_optimization = discriminator is None
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self._perceptual = [perceptual]  # in a list: frozen, no part of this module's state
+        if perceptual_weight and perceptual is None:
+            raise ValueError("task.perceptual_weight needs features: name a parent text_encoder in the experiment "
+                             "(parents.text_encoder), as experiment/cifar_autoencoder_perceptual does")
+        if discriminator is not None and adversarial_start >= self.steps:
+            raise ValueError(f"task.adversarial_start = {adversarial_start}, but the run has only {self.steps} steps: "
+                             "the discriminator would never start")
+
+    def fetcher(self):
+        return len(self.train_set), Pictures(self.train_set, self.batch, self.seed, self.data.mirror)
+
+    def accelerated(self):
+        rows, size = self.rows, self.data.image_size
+
+        def example():
+            x = torch.rand(rows, self.data.channels, size, size, device=self.device) * 2 - 1
+            return self._format(x), torch.randn(rows, *self.model.latent_shape(size), device=self.device)
+
+        return self.passes, example
+
+    def _format(self, x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=self.acceleration.memory_format)
+
+    def loss(self, batch: dict) -> Tensor:
+        x = self._format(to_float(batch["image"]))
+        self._x, self._reconstruction, total = x, *self._reconstruct(x, batch)
+        return total.mean()
+
+    def _reconstruct(self, x: Tensor, batch: dict) -> tuple[Tensor, Tensor]:
+        shape = self.model.latent_shape(x.shape[-1])
+        noise = rng.normal((self.batch, *shape), self.seed, batch["step"], "posterior", device=x.device,
+                           rows=slice(*batch["rows"]))
+        with self.acceleration.autocast(x.device):
+            reconstruction, kl = self.passes(x, noise)
+        reconstruction = reconstruction.float()
+        error, kl = self.reconstruction(x, reconstruction), kl.float().flatten(1).sum(1) / x[0].numel()
+        total = error + self.kl_weight * kl
+        if self.perceptual_weight:
+            distance = self._perceptual_distance(x, reconstruction)
+            total = total + self.perceptual_weight * distance
+            self.meter.add("perceptual", distance)
+        for name, value in {"loss": total, "reconstruction": error, "kl": kl}.items():
+            self.meter.add(name, value)
+        return reconstruction, total
+
+    def _perceptual_distance(self, x: Tensor, reconstruction: Tensor) -> Tensor:
+        """Mean squared difference of the image tower's hidden states."""
+        tower = self._perceptual[0].to(x.device)
+        with self.acceleration.autocast(x.device):
+            a, b = (tower.image_states(image).float() for image in (x, reconstruction))
+        return (a - b).square().flatten(1).mean(1)
+
+    # With a discriminator
+
+    def training_step(self, batch: dict, batch_idx: int):
+        loss = super().training_step(batch, batch_idx)
+        if self.discriminator is None:
+            return loss
+        generator, critic = self.optimizers()
+        schedules, last_pass = self.lr_schedulers(), (batch_idx + 1) % self.accumulate == 0
+        started = self.updates_done >= self.adversarial_start
+        if started:
+            self.discriminator.requires_grad_(False)
+            adversarial = hinge_generator(self._criticise(self._reconstruction)).mean()
+            weight = adaptive_weight(loss, adversarial, self.model.last_layer, reduce=processes.mean)
+            loss = loss + self.adversarial_weight * weight * adversarial
+            self.discriminator.requires_grad_(True)
+            self.meter.add("adversarial", adversarial)
+            self.meter.add("adaptive_weight", weight)
+        self.manual_backward(loss / self.accumulate)
+        if started:
+            verdicts = self._criticise(self._x), self._criticise(self._reconstruction.detach())
+            critic_loss = hinge_discriminator(*verdicts).mean()
+            self.manual_backward(critic_loss / self.accumulate)
+            self.meter.add("discriminator", critic_loss)
+        if not last_pass:
+            return None
+        for optimizer, schedule, learns in zip((generator, critic), schedules, (True, started), strict=True):
+            if learns:
+                self.clip_gradients_of([p for group in optimizer.param_groups for p in group["params"]])
+                optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+        self.updates += 1
+        return None
+
+    def _criticise(self, pixels: Tensor) -> Tensor:
+        with self.acceleration.autocast(pixels.device):
+            return self.discriminator(pixels).float()
+
+    def configure_optimizers(self):
+        if self.discriminator is None:
+            return super().configure_optimizers()
+        optimizers = [self.make_optimizer(m.parameters()) for m in (self.model, self.discriminator)]
+        schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: self.lr(step, self.steps)) for o in optimizers]
+        return optimizers, schedules
+
+    @property
+    def updates_done(self) -> int:
+        return self.global_step if self.discriminator is None else int(self.updates)
+
+    # What it shows, and what it leaves behind
+
+    @torch.no_grad()
+    def validate(self, images: int = 1000) -> dict[str, float]:
+        """PSNR (mean over pictures) and SSIM of reconstructions of the posterior's mean, on 8-bit pictures."""
+        quality = self.quality(self.test_set, images)
+        return {name: quality[name] for name in ("psnr", "ssim")}
+
+    def quality(self, split: CaptionedImages, images: int) -> dict[str, float]:
+        for index in chunks(share(min(images, len(split)), self.rank, self.world), 250):
+            x = split.images[index.start : index.stop].to(self.device)
+            y = self._round_trip(x)
+            self.meter_validation.add("psnr", peak_signal_noise_ratio(
+                y.float(), x.float(), data_range=255.0, dim=(1, 2, 3), reduction="none"))
+            self.meter_validation.add("ssim", structural_similarity_index_measure(
+                y.float(), x.float(), data_range=255.0, reduction="none"))
+        return self.meter_validation.take()
+
+    def _round_trip(self, images: Tensor) -> Tensor:
+        with self.eager(), self.acceleration.autocast(self.device):
+            return to_uint8(self.model.decode(self.model.encode(self._format(to_float(images)))))
+
+    @torch.no_grad()
+    def pictures(self) -> dict[str, Tensor]:
+        x = self.test_set.images[:32].to(self.device)
+        pairs = torch.stack([x, self._round_trip(x)], 1).cpu()
+        return {"reconstructions": rearrange(pairs, "(r k) two c h w -> c (r two h) (k w)", k=16)}
+
+    @torch.no_grad()
+    def finish(self) -> dict:
+        """Measures the statistics that whiten the latents, then the quality on the whole test split."""
+        total = square = count = 0
+        for index in chunks(range(min(self.statistics_images, len(self.train_set))), 250):
+            x = to_float(self.train_set.images[index.start : index.stop].to(self.device))
+            with self.eager(), self.acceleration.autocast(self.device):
+                z = self.model.posterior(self._format(x)).mean.double()
+            total, square = total + z.sum((0, 2, 3)), square + z.square().sum((0, 2, 3))
+            count += z[:, 0].numel()
+        mean = total / count
+        std = (square / count - mean.square()).clamp(min=1e-12).sqrt()
+        self.model.set_statistics(mean.float(), std.float())
+        return {**self.quality(self.test_set, len(self.test_set)), "latent_mean": mean.tolist(),
+                "latent_std": std.tolist(), "latent_shape": list(self.model.latent_shape(self.data.image_size))}
+
+    def save(self, path: Path, facts: dict) -> None:
+        checkpoint.save(path, self.kind, {"autoencoder": self.node}, facts, {"autoencoder": self.model.state_dict()})

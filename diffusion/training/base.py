@@ -1,0 +1,142 @@
+"""What every stage's training shares: steps, draws, optimizer, log lines. The equations are elsewhere.
+
+A stage is trained for `steps` updates of `batch` pictures each. Everything random comes from (seed, step, purpose);
+dropout, which takes no generator, is seeded anew from (seed, step, slice) before each pass.
+"""
+
+import abc
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from diffusion import rng
+from diffusion.acceleration import Acceleration
+from diffusion.data.batches import Fetch
+from diffusion.training.meter import Meter
+
+
+class NonFinite(RuntimeError):
+    """The loss or the gradient is not a number; the weights were left as they are."""
+
+
+class Training(pl.LightningModule, abc.ABC):
+    """One stage. Subclasses say what is trained and what its loss is.
+
+    groups     the config groups whose content can change this stage's numbers: they make the run's key
+    kind       what the model file holds
+    optimizer  function of the parameters
+    lr         function (step, steps) -> factor
+    clip       largest norm of the gradient
+    rank, world, accumulate   how a batch is split; they change no numbers
+    """
+
+    groups: ClassVar[tuple[str, ...]]
+    kind: ClassVar[str]
+
+    def __init__(self, *, seed: int, steps: int, batch: int, optimizer: Callable, lr: Callable,
+                 clip: float = 1.0, log_every: int = 50, rank: int = 0, world: int = 1, accumulate: int = 1):
+        super().__init__()
+        self.seed, self.steps, self.batch = seed, steps, batch
+        self.rank, self.world, self.accumulate = rank, world, accumulate
+        self.rows = batch // (world * accumulate)  # of one pass on one process
+        self.seconds = 0.0  # spent on this stage before this start
+        self.make_optimizer, self.lr, self.clip, self.log_every = optimizer, lr, clip, log_every
+        self.acceleration = Acceleration()
+        self.meter, self.meter_validation = Meter(), Meter()
+        self.started, self._since = time.perf_counter(), (0, time.perf_counter())
+
+    # What a stage provides
+
+    @abc.abstractmethod
+    def fetcher(self) -> tuple[int, Fetch]:
+        """How many pictures there are, and how to fetch a batch's rows."""
+
+    def place(self, device: torch.device, plan: Acceleration) -> None:
+        """Move everything there, in the machine's fast setting."""
+        self.acceleration = plan
+        self.to(device)
+
+    @abc.abstractmethod
+    def loss(self, batch: dict) -> Tensor:
+        """Mean loss of these rows; adds what is worth a log line to self.meter."""
+
+    @abc.abstractmethod
+    def accelerated(self) -> tuple[nn.Module, Callable[[], tuple]]:
+        """The network that costs the time, and example inputs at the training size."""
+
+    @abc.abstractmethod
+    def validate(self) -> dict[str, float]:
+        """Scores on held-out data; equal whenever and however often it is called."""
+
+    @abc.abstractmethod
+    def save(self, path: Path, facts: dict[str, Any]) -> None:
+        """Write the model file."""
+
+    def pictures(self) -> dict[str, Any]:
+        """Named grids (uint8 c h w) worth a look now."""
+        return {}
+
+    def finish(self) -> dict[str, Any]:
+        """After the last step: what the model file still needs. Returns facts for results.json."""
+        return {}
+
+    # What all stages share
+
+    def training_step(self, batch: dict, batch_idx: int) -> Tensor:
+        torch.manual_seed(rng.number(self.seed, batch["step"], f"dropout {batch['rows'][0]}"))
+        return self.loss(batch)
+
+    def configure_optimizers(self) -> dict:
+        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.lr(step, self.steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+        self.clip_gradients_of([p for group in optimizer.param_groups for p in group["params"]])
+
+    def clip_gradients_of(self, parameters: list[nn.Parameter]) -> None:
+        """Clip to the norm `clip`; raises NonFinite before anything bad reaches the weights."""
+        norm = nn.utils.clip_grad_norm_(parameters, self.clip, foreach=True)
+        if not torch.isfinite(norm):
+            raise NonFinite(f"the gradient is not finite at step {self.global_step} (learning rate "
+                            f"{self.optimizers().param_groups[0]['lr']:.2g}): the weights of the step before are kept")
+        self.meter.add("gradient_norm", norm)
+
+    def eager(self):
+        """Run compiled networks uncompiled: other batch sizes would each compile anew."""
+        return torch.compiler.set_stance("force_eager")
+
+    def on_train_start(self) -> None:
+        self._since = (self.updates_done, time.perf_counter())
+
+    @property
+    def updates_done(self) -> int:
+        """Updates of the model so far."""
+        return self.global_step
+
+    def on_train_batch_end(self, outputs, batch: dict, batch_idx: int) -> None:
+        done = self.updates_done
+        if done % self.log_every and done != self.steps or done == self._since[0]:
+            return
+        before, then = self._since
+        self._since = (done, time.perf_counter())
+        rate = (done - before) * self.batch / (self._since[1] - then)
+        line = {**self.meter.take(), "lr": self.trainer.optimizers[0].param_groups[0]["lr"], "images_per_second": rate}
+        self.log_line({f"train/{name}": value for name, value in line.items()})
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["seconds"] = self.seconds + time.perf_counter() - self.started
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self.seconds = checkpoint["seconds"]
+
+    def log_line(self, metrics: dict[str, float]) -> None:
+        """To every logger, at the current update."""
+        self.trainer.callback_metrics.update({k: torch.tensor(v) for k, v in metrics.items()})
+        for logger in self.trainer.loggers:
+            logger.log_metrics(metrics, step=self.updates_done)

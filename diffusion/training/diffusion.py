@@ -1,0 +1,173 @@
+"""Training the denoiser on cached latents and caption encodings, with a moving average of its weights."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from diffusion import checkpoint, rng
+from diffusion.conditioning import Conditioning
+from diffusion.data.latents import Latents, cached_captions, cached_latents, encodings, moments
+from diffusion.denoiser import Denoiser
+from diffusion.ema import EMA
+from diffusion.evaluation.generation import generate_many, pictures_of
+from diffusion.latent import LatentDiffusion, Sampling
+from diffusion.objectives.diffusion import diffusion_loss
+from diffusion.time_sampling import stratified
+from diffusion.training.base import Training
+
+LOG_SNR_EDGES = [-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0]
+
+
+class DiffusionTraining(Training):
+    """E over data, t and eps of the parameterization's loss; the caption is dropped with probability caption_dropout.
+
+    ema               function of the denoiser's network that makes its moving average
+    validation        number of held-out pictures, each with its own fixed t and noise
+    """
+
+    groups = ("autoencoder", "text_encoder", "backbone", "schedule", "parameterization", "time_sampler", "weighting",
+              "data", "task")
+    kind = "latent_diffusion"
+
+    def __init__(self, *, denoiser: Denoiser, autoencoder, text_encoder, nodes: dict, data, time_sampler: Callable,
+                 weighting: Callable | None, sampling: Sampling, cache: Path, ema: Callable = EMA,
+                 caption_dropout: float = 0.1, validation: int = 512, preview_steps: int = 20,
+                 **settings):
+        super().__init__(**settings)
+        self.denoiser, self.nodes, self.data = denoiser, nodes, data
+        self.latent_shape = autoencoder.latent_shape(data.image_size)
+        model = LatentDiffusion(autoencoder, text_encoder, denoiser, self.latent_shape)
+        self._frozen = (model.requires_grad_(False),)  # in a tuple: no part of this module's state
+        denoiser.requires_grad_(True)
+        self.time_sampler, self.weighting, self.sampling = time_sampler, weighting, sampling
+        self.cache, self.caption_dropout = cache, caption_dropout
+        self.validation, self.preview_steps = validation, preview_steps
+        self.ema = ema(denoiser.network)
+
+    @property
+    def model(self) -> LatentDiffusion:
+        """The whole model; its denoiser is the one that learns."""
+        return self._frozen[0]
+
+    def place(self, device, plan) -> None:
+        super().place(device, plan)
+        self.model.to(device)
+        self.model.accelerate(plan)
+        self.ema.to(device)
+
+    def fetcher(self):
+        """Fills the caches."""
+        train, fast = self.data.split("train"), self.acceleration
+        autoencoder, text_encoder = self.model.autoencoder, self.model.text_encoder
+        with self.eager():
+            z = cached_latents(self.cache, autoencoder, train, self.data.fingerprint(), fast,
+                               mirror=self.data.mirror, name="train")
+            captions = null = None
+            if text_encoder is not None:
+                captions = cached_captions(self.cache, text_encoder, train.captions, fast)
+                null = encodings(text_encoder, ("",), fast).to(torch.float32)
+        self._held_out = self._hold_out()
+        return len(train), Latents(z, captions, null, train, batch=self.batch, seed=self.seed,
+                                   caption_dropout=self.caption_dropout)
+
+    @torch.no_grad()
+    def _hold_out(self) -> tuple[Tensor, Conditioning | None]:
+        """x_0 and conditioning of the held-out pictures."""
+        test = self.data.split("test").subset(slice(0, self.validation))
+        with self.eager():
+            x0 = moments(self.model.autoencoder, test.images, self.acceleration)[:, 0, 0].float()
+            if self.model.text_encoder is None:
+                return x0, None
+            captions = tuple(test.captions[i] for i in test.caption_ids[:, 0].tolist())
+            return x0, encodings(self.model.text_encoder, captions, self.acceleration).to(torch.float32)
+
+    def accelerated(self):
+        rows, encoder = self.rows, self.model.text_encoder
+
+        def example():
+            x = torch.randn(rows, *self.latent_shape, device=self.device)
+            cond = None if encoder is None else Conditioning(
+                tokens=torch.randn(rows, encoder.length, encoder.context_dim, device=self.device),
+                pooled=torch.randn(rows, encoder.pooled_dim, device=self.device))
+            return x.contiguous(memory_format=self.acceleration.memory_format), torch.linspace(
+                0, 1000, rows, device=self.device), cond
+
+        return self.denoiser.network, example
+
+    def loss(self, batch: dict) -> Tensor:
+        rows, step, x0 = slice(*batch["rows"]), batch["step"], batch["x0"]
+        schedule = self.denoiser.schedule
+        u = stratified(rng.uniform((1,), self.seed, step, "t"), self.batch)[rows]
+        t, importance = self.time_sampler(schedule, u)
+        eps = rng.normal((self.batch, *x0.shape[1:]), self.seed, step, "eps", device=x0.device, rows=rows)
+        cond = Conditioning(batch["tokens"], pooled=batch["pooled"]) if "tokens" in batch else None
+        loss = diffusion_loss(self.denoiser, x0, t, eps, cond, self.weighting)
+        self.meter.add("loss", loss)
+        self.meter.add_bins("loss_log_snr", loss, schedule.log_snr(t), LOG_SNR_EDGES)
+        return (importance.to(loss) * loss).mean()
+
+    def optimizer_step(self, *args, **kwargs) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.ema.update()
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["ema"] = self.ema.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.ema.load_state_dict(checkpoint["ema"])
+
+    # What it shows, and what it leaves behind
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """The held-out denoising loss of raw and averaged weights, over fixed times and noise."""
+        x0, cond = self._held_out
+        t = (torch.arange(len(x0), dtype=torch.float64) + 0.5) / len(x0)
+        eps = torch.randn(x0.shape, generator=rng.generator(self.seed, 0, "validation"))
+        scores = {}
+        for name, weights in self._weights().items():
+            with self.eager(), weights():
+                parts = [diffusion_loss(self.denoiser, x0[i].to(self.device), t[i],
+                                        eps[i].to(self.device), None if cond is None else cond[i].to(self.device))
+                         for i in torch.arange(len(x0)).split(128)]
+            scores[f"loss_{name}"] = torch.cat(parts).mean().item()
+        return scores
+
+    def _weights(self) -> dict[str, Callable]:
+        from contextlib import nullcontext
+
+        return {"raw": nullcontext, "ema": lambda: self.ema.swapped(self.denoiser.network)}
+
+    @torch.no_grad()
+    def pictures(self) -> dict[str, Tensor]:
+        """The example prompts from the same noise each time: raw weights above, averaged below."""
+        import dataclasses
+
+        prompts = list(self.data.example_prompts)[:16]
+        preview = dataclasses.replace(self.sampling, steps=min(self.preview_steps, self.sampling.steps))
+        rows = []
+        for weights in self._weights().values():
+            with self.eager(), weights():
+                rows.append(generate_many(self.model, pictures_of(prompts, self.seed), preview))
+        return {"samples": rearrange(torch.stack(rows), "r k c h w -> c (r h) (k w)")}
+
+    def finish(self) -> dict:
+        return self.validate()
+
+    def save(self, path: Path, facts: dict) -> None:
+        encoder = self.model.text_encoder
+        state = self.denoiser.network.state_dict()
+        tensors = {"raw": state, "ema": {**state, **self.ema.shadows},
+                   "autoencoder": self.model.autoencoder.state_dict()}
+        if encoder is not None and not getattr(encoder, "path", None):
+            tensors["text_encoder"] = encoder.state_dict()
+        facts = {**facts, "latent_shape": list(self.latent_shape), "image_size": self.data.image_size,
+                 "caption_dropout": self.caption_dropout, "example_prompts": list(self.data.example_prompts)}
+        if encoder is not None:
+            facts["text_encoder_hash"] = checkpoint.weights_hash(encoder)
+        checkpoint.save(path, self.kind, self.nodes, facts, tensors)

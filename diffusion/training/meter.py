@@ -1,0 +1,49 @@
+"""Running means between two log lines, summed on the device without waiting for it."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from diffusion import processes
+
+
+class Meter:
+    """add() sums and counts; take() gives the means since the last take(), over all processes, and starts anew."""
+
+    def __init__(self):
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, name: str, values: Tensor) -> None:
+        values = values.detach().float().flatten()
+        self._accumulate(name, torch.stack([values.sum(), values.new_tensor(float(values.numel()))]))
+
+    def add_bins(self, name: str, values: Tensor, where: Tensor, edges: list[float]) -> None:
+        """Means of `values` by the interval of `edges` that `where` falls into; empty bins are left out."""
+        index = torch.bucketize(where.detach().float(), torch.tensor(edges, device=where.device))
+        for part, weights in (("sum", values.detach().float()), ("count", torch.ones_like(index, dtype=torch.float32))):
+            self._accumulate(f"{name}|{part}", torch.bincount(index, weights, minlength=len(edges) + 1).float())
+        self.edges = edges
+
+    def _accumulate(self, name: str, value: Tensor) -> None:
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def take(self) -> dict[str, float]:
+        """All ranks must have added the same names."""
+        names = sorted(self.sums)
+        if names and processes.world() > 1:
+            flat = torch.cat([self.sums[n] for n in names])
+            dist.all_reduce(flat)
+            for name, part in zip(names, flat.split([len(self.sums[n]) for n in names]), strict=True):
+                self.sums[name] = part
+        means = {}
+        for name in names:
+            if name.endswith("|sum"):
+                bins, counts = self.sums[name].tolist(), self.sums[name[:-3] + "count"].tolist()
+                low = ["-inf", *(f"{e:g}" for e in self.edges)]
+                high = [*(f"{e:g}" for e in self.edges), "inf"]
+                means.update({f"{name[:-4]}[{a},{b}]": s / c for a, b, s, c in zip(low, high, bins, counts) if c})
+            elif not name.endswith("|count"):
+                total, count = self.sums[name].tolist()
+                means[name] = total / count
+        self.sums = {}
+        return means

@@ -1,0 +1,77 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffusion.data.decode import cached, crop_and_resize, decode, exactly, to_rgb
+
+
+def png(mode: str, size=(4, 4), colour=0) -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, size, colour).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "mode, colour, rgb",
+    [
+        ("RGB", (9, 8, 7), (9, 8, 7)),
+        ("L", 70, (70, 70, 70)),
+        ("1", 1, (255, 255, 255)),
+        ("RGBA", (200, 0, 0, 0), (255, 255, 255)),
+        ("RGBA", (200, 0, 0, 255), (200, 0, 0)),
+        ("LA", (70, 255), (70, 70, 70)),
+    ],
+)
+def test_every_mode_becomes_rgb(mode, colour, rgb):
+    images = decode([("one", png(mode, colour=colour))], exactly(4))
+    assert images.shape == (1, 3, 4, 4) and images.dtype == torch.uint8
+    assert images[0, :, 0, 0].tolist() == list(rgb)
+
+
+def test_sixteen_bits_keep_the_upper_eight():
+    image = Image.fromarray(np.full((2, 2), 0x40FF, dtype=np.uint16))
+    assert to_rgb(image).getpixel((0, 0)) == (0x40, 0x40, 0x40)
+
+
+def test_a_bad_picture_is_named():
+    with pytest.raises(ValueError, match="row 1: the picture is 5 x 4, 4 x 4 expected"):
+        decode([("row 0", png("RGB")), ("row 1", png("RGB", (5, 4)))], exactly(4))
+    with pytest.raises(ValueError, match="row 0: "):
+        decode([("row 0", png("RGB")[:40])], exactly(4))
+    with pytest.raises(ValueError, match="no pictures"):
+        decode([], exactly(4))
+
+
+def test_the_crop_is_centred():
+    image = Image.new("RGB", (12, 4))
+    image.paste((255, 255, 255), (4, 0, 8, 4))
+    assert np.asarray(crop_and_resize(4)(image)).min() == 255
+
+
+def test_the_cache_makes_pictures_once_and_survives_a_torn_file(tmp_path):
+    images, calls = torch.arange(24, dtype=torch.uint8).reshape(2, 3, 2, 2), []
+
+    def make():
+        calls.append(1)
+        return images
+
+    for _ in range(2):
+        assert torch.equal(cached(str(tmp_path / "new"), "a", make), images)
+    assert len(calls) == 1
+    (file,) = (tmp_path / "new").iterdir()  # and no temporary file
+    whole = file.read_bytes()
+    for torn in (b"", whole[:20], whole[:-1]):
+        file.write_bytes(torn)
+        assert torch.equal(cached(str(tmp_path / "new"), "a", make), images)
+    assert len(calls) == 4
+    assert file.read_bytes() == whole
+    assert cached(None, "a", make) is images
+
+
+def test_nothing_is_left_behind_when_decoding_fails(tmp_path):
+    with pytest.raises(ValueError):
+        cached(str(tmp_path), "a", lambda: decode([], exactly(4)))
+    assert not list(tmp_path.iterdir())

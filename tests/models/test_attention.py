@@ -1,0 +1,76 @@
+"""The two ways to attend agree, and the mask means what it says."""
+
+import pytest
+import torch
+
+from diffusion.models.attention import Attention, SpatialSelfAttention, SpatialTransformer, attend
+
+
+def heads(keys=7, dtype=torch.float64):
+    torch.manual_seed(0)
+    q = torch.randn(2, 3, 5, 8, dtype=dtype, requires_grad=True)
+    k, v = (torch.randn(2, 3, keys, 8, dtype=dtype, requires_grad=True) for _ in range(2))
+    return q, k, v
+
+
+def some_mask(keys=7):
+    return torch.arange(keys) < torch.tensor([[3], [6]])
+
+
+@pytest.mark.parametrize("mask", [None, some_mask()])
+def test_written_out_is_fused(mask):
+    q, k, v = heads()
+    with torch.no_grad():
+        fused = attend(q, k, v, mask)
+    torch.testing.assert_close(attend(q, k, v, mask), fused)
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_masked_keys_do_not_matter(gradients):
+    q, k, v = heads()
+    mask = some_mask()
+    with torch.set_grad_enabled(gradients):
+        y = attend(q, k, v, mask)
+        for row, length in enumerate(mask.sum(1)):
+            part = slice(row, row + 1)
+            torch.testing.assert_close(y[part], attend(q[part], k[part, :, :length], v[part, :, :length]))
+
+
+def test_masked_keys_get_no_gradient():
+    q, k, v = heads()
+    mask = some_mask()
+    attend(q, k, v, mask).square().sum().backward()
+    hidden = ~mask[:, None, :, None].expand_as(k)
+    assert not k.grad[hidden].any() and not v.grad[hidden].any()
+    assert k.grad[~hidden].all() and v.grad[~hidden].all()
+
+
+def test_equal_keys_are_averaged():
+    q, k, v = heads()
+    y = attend(q, k[:, :, :1].expand_as(k), v)
+    torch.testing.assert_close(y, v.mean(2, keepdim=True).expand_as(q))
+
+
+def test_large_scores_stay_finite_in_half_precision():
+    q, k, v = (x.detach().requires_grad_() for x in heads(dtype=torch.bfloat16))
+    y = attend(100 * q, 100 * k, v)
+    y.sum().backward()
+    assert y.isfinite().all() and q.grad.isfinite().all() and y.dtype == torch.bfloat16
+
+
+def test_attention_of_tokens_ignores_their_order():
+    torch.manual_seed(0)
+    attention = Attention(8, heads=2, context_dim=6).double()
+    x, tokens = torch.randn(2, 5, 8).double(), torch.randn(2, 4, 6).double()
+    torch.testing.assert_close(attention(x, tokens), attention(x, tokens.flip(1)))
+
+
+@pytest.mark.parametrize("block", [
+    SpatialTransformer(32, heads=2, norm_groups=8),
+    SpatialTransformer(32, heads=2, norm_groups=8, depth=2, self_attention=False, context_dim=6),
+    SpatialSelfAttention(32, norm_groups=8),
+])
+def test_attention_blocks_start_as_the_identity(block):
+    x = torch.randn(2, 32, 4, 6)
+    told = (torch.randn(2, 3, 6),) if isinstance(block, SpatialTransformer) else ()
+    assert torch.equal(block(x, *told), x)

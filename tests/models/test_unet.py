@@ -1,0 +1,248 @@
+"""The U-Net is diffusers' U-Net, refuses what does not fit, and keeps its gradients when compiled."""
+
+import pytest
+import torch
+
+from diffusion.conditioning import Conditioning
+from diffusion.models.embeddings import sinusoidal
+from diffusion.models.unet import UNet
+
+# names here -> names in diffusers
+RENAMES = {
+    "pooled_embedding.": "class_embedding.",
+    "downsample.": "downsamplers.0.",
+    "upsample.": "upsamplers.0.",
+    "to_out.": "to_out.0.",
+    "ff.proj.": "ff.net.0.proj.",
+    "ff.out.": "ff.net.2.",
+    "norm_out.": "conv_norm_out.",
+}
+
+SMALL = {"widths": [16, 32], "blocks_per_level": 1, "self_attention": [False, True], "cross_attention": [False, True],
+             "heads_dim": 8, "context_dim": 12, "norm_groups": 8}
+UNUSED = 6  # channels of the tokens that diffusers wants where our network reads none
+CONFIGS = {
+    "two levels": SMALL,
+    "pooled": SMALL | {"pooled_dim": 10},
+    "all attend, two blocks": SMALL | {"self_attention": [True, True], "cross_attention": [True, True],
+                                           "blocks_per_level": 2},
+    "self only": SMALL | {"self_attention": [True, True], "cross_attention": [False, False], "context_dim": None},
+    "self, then both": SMALL | {"self_attention": [True, True], "cross_attention": [False, True]},
+    "no attention": SMALL | {"self_attention": [False, False], "cross_attention": [False, False], "context_dim": None},
+    "cross only": SMALL | {"self_attention": [False, False]},
+    "three levels, as Stable Diffusion": SMALL | {
+        "widths": [16, 32, 32], "blocks_per_level": 2, "self_attention": [True, True, False],
+        "cross_attention": [True, True, False], "transformer_depth": 2, "out_channels": 8},
+    "three widths": SMALL | {"widths": [8, 16, 40], "self_attention": [False, True, True],
+                                 "cross_attention": [False, True, True], "pooled_dim": 6},
+    "one level": SMALL | {"widths": [16], "self_attention": [True], "cross_attention": [True]},
+}
+
+
+def randomised(network):
+    """Zero-initialised layers would hide mistakes: every parameter is drawn."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=parameter[0].numel() ** -0.5)
+            else:
+                parameter.normal_(std=0.3)
+        for name, parameter in network.named_parameters():
+            if "norm" in name and name.endswith("weight"):
+                parameter += 1
+    return network
+
+
+def inputs(network, batch=2, size=8, dtype=torch.float32):
+    torch.manual_seed(1)
+    x = torch.randn(batch, network.channels, size, size, dtype=dtype)
+    label = torch.tensor([3.0, 700.5], dtype=dtype).repeat(batch // 2)
+    tokens = torch.randn(batch, 5, network.context_dim, dtype=dtype) if network.context_dim else None
+    pooled = torch.randn(batch, network.pooled_dim, dtype=dtype) if network.pooled_dim else None
+    return x, label, Conditioning(tokens, None, pooled)
+
+
+def diffusers_name(name):
+    for ours, theirs in RENAMES.items():
+        name = name.replace(ours, theirs)
+    return name
+
+
+def diffusers_unet(network, config):
+    """The same network there. It always attends both ways, with two residual blocks around the middle's attention:
+    what ours leaves out is multiplied by zero."""
+    from diffusers import UNet2DConditionModel
+
+    kinds = ["CrossAttn" * (to_self or to_tokens)
+             for to_self, to_tokens in zip(config["self_attention"], config["cross_attention"])]
+    theirs = UNet2DConditionModel(
+        in_channels=network.channels, out_channels=network.out_channels,
+        block_out_channels=config["widths"], layers_per_block=config["blocks_per_level"],
+        down_block_types=[f"{kind}DownBlock2D" for kind in kinds],
+        up_block_types=[f"{kind}UpBlock2D" for kind in reversed(kinds)],
+        attention_head_dim=[width // config["heads_dim"] for width in config["widths"]],  # there: how many heads
+        cross_attention_dim=config["context_dim"] or UNUSED, norm_num_groups=config["norm_groups"],
+        transformer_layers_per_block=config.get("transformer_depth", 1), use_linear_projection=True,
+        class_embed_type="projection" if network.pooled_dim else None,
+        projection_class_embeddings_input_dim=network.pooled_dim,
+    )
+    state = {diffusers_name(name): value for name, value in network.state_dict().items()}
+    missing, unexpected = theirs.load_state_dict(state, strict=False)
+    assert not unexpected
+    attends = any(config["self_attention"]), any(config["cross_attention"])
+    for name in missing:
+        left_out = (".attn1.", ".norm1.", ".attn2.", ".norm2.") if any(attends) else ("mid_block.attentions.",)
+        assert any(part in name for part in left_out), name
+        if "to_out.0" in name or "proj_out" in name:
+            torch.nn.init.zeros_(theirs.get_parameter(name))
+    return theirs.eval()
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+def test_unet_is_diffusers_unet(config):
+    pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    ours = randomised(UNet(4, **config)).double()
+    theirs = diffusers_unet(ours, config).double()
+    x, label, cond = inputs(ours, dtype=torch.float64)
+    weight = torch.randn(len(x), ours.out_channels, *x.shape[2:], dtype=x.dtype)
+
+    y = ours(x, label, cond)
+    tokens = cond.tokens if ours.context_dim else x.new_zeros(len(x), 1, UNUSED)
+    z = theirs(x, label, encoder_hidden_states=tokens, class_labels=cond.pooled).sample
+    torch.testing.assert_close(y, z, rtol=1e-5, atol=1e-5)
+
+    (y * weight).sum().backward()
+    (z * weight).sum().backward()
+    gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    for name, parameter in ours.named_parameters():
+        assert parameter.grad.abs().max() > 0, name
+        torch.testing.assert_close(
+            parameter.grad, gradients[diffusers_name(name)], rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_mask_hides_tokens_as_diffusers_does():
+    pytest.importorskip("diffusers")
+    ours = randomised(UNet(4, **SMALL)).double()
+    x, label, cond = inputs(ours, dtype=torch.float64)
+    mask = torch.tensor([[True, True, False, False, False], [True, True, True, True, False]])
+    theirs = diffusers_unet(ours, SMALL).double()
+    z = theirs(x, label, encoder_hidden_states=cond.tokens, encoder_attention_mask=mask).sample
+    torch.testing.assert_close(ours(x, label, Conditioning(cond.tokens, mask)), z, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dim", [8, 32, 320])
+def test_sinusoidal_is_diffusers(dim):
+    pytest.importorskip("diffusers")
+    from diffusers.models.embeddings import Timesteps
+
+    t = torch.linspace(0, 1000, 23)
+    expected = Timesteps(dim, flip_sin_to_cos=True, downscale_freq_shift=0)(t)
+    torch.testing.assert_close(sinusoidal(t, dim), expected, rtol=0, atol=1e-4)  # float32 angles up to 1000
+
+
+def test_starts_at_zero():
+    network = UNet(4, **SMALL)
+    assert not network(*inputs(network)).any()
+
+
+def test_rows_are_independent():
+    network = randomised(UNet(4, **CONFIGS["pooled"])).double()
+    x, label, cond = inputs(network, dtype=torch.float64)
+    both = network(x, label, cond)
+    alone = torch.cat([network(x[i:i + 1], label[i:i + 1], cond[i:i + 1]) for i in range(2)])
+    torch.testing.assert_close(both, alone)
+
+
+def test_image_is_more_channels():
+    network = randomised(UNet(7, **SMALL, out_channels=4))
+    x, label, cond = inputs(network)
+    told = Conditioning(cond.tokens, image=x[:, 4:])
+    torch.testing.assert_close(network(x[:, :4], label, told), network(x, label, cond))
+
+
+def test_training_and_sampling_attend_alike():
+    """With gradients attention is written out, without it is fused."""
+    network = randomised(UNet(4, **SMALL)).double()
+    told = inputs(network, dtype=torch.float64)
+    y = network(*told)
+    with torch.no_grad():
+        torch.testing.assert_close(network(*told), y)
+
+
+def test_gradient_checkpointing_changes_nothing():
+    plain = randomised(UNet(4, **SMALL, dropout=0.2))
+    saving = UNet(4, **SMALL, dropout=0.2, gradient_checkpointing=True)
+    saving.load_state_dict(plain.state_dict())
+    gradients = []
+    for network in (plain, saving):
+        torch.manual_seed(2)
+        network(*inputs(network)).square().sum().backward()
+        gradients.append([p.grad for p in network.parameters()])
+    for a, b in zip(*gradients):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"self_attention": [True]}, ["backbone.self_attention has 1", "backbone.widths has 2"]),
+    ({"cross_attention": [True] * 3}, ["backbone.cross_attention has 3"]),
+    ({"widths": []}, ["backbone.widths is empty"]),
+    ({"widths": [16, 36]}, ["backbone.widths[1] = 36", "backbone.norm_groups = 8"]),
+    ({"heads_dim": 5}, ["backbone.widths[1] = 32", "backbone.heads_dim = 5"]),
+    ({"context_dim": None}, ["backbone.context_dim is null"]),
+    ({"cross_attention": [False, False]}, ["backbone.context_dim is 12"]),
+    ({"blocks_per_level": 0}, ["backbone.blocks_per_level"]),
+])
+def test_sizes_that_do_not_fit_are_refused(change, words):
+    with pytest.raises(ValueError) as error:
+        UNet(4, **(SMALL | change))
+    assert all(word in str(error.value) for word in words)
+
+
+def test_inputs_that_do_not_fit_are_refused():
+    network = UNet(4, **CONFIGS["pooled"])
+    x, label, cond = inputs(network)
+    wrong = {
+        "multiples of 2": (x[..., :7], cond),
+        "backbone.channels is 4": (x[:, :3], cond),
+        "conditioning.tokens has nothing": (x, Conditioning(pooled=cond.pooled)),
+        "conditioning.tokens has 11 channels": (x, Conditioning(cond.tokens[..., :11], pooled=cond.pooled)),
+        "backbone.pooled_dim asks for 10": (x, Conditioning(cond.tokens)),
+    }
+    for words, (x, cond) in wrong.items():
+        with pytest.raises(ValueError, match=words):
+            network(x, label, cond)
+    with pytest.raises(ValueError, match=r"backbone\.context_dim asks for 12"):
+        network(x, label)
+
+
+def gradients(forward, network, weight, told):
+    network.zero_grad()
+    y = forward(*told)
+    (y.float() * weight).sum().backward()
+    return y.detach().float(), {name: p.grad.clone() for name, p in network.named_parameters()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [{}, {"gradient_checkpointing": True}], ids=["plain", "checkpointed"])
+def test_fast_is_plain(change):
+    """Compiled, bf16, channels_last: one graph, and every parameter has eager float32's gradient."""
+    torch.manual_seed(0)
+    config = {"widths": [32, 64], "blocks_per_level": 1, "self_attention": [False, True], "cross_attention": [False, True],
+                  "heads_dim": 32, "context_dim": 48, "pooled_dim": 24}
+    network = randomised(UNet(4, **config, **change)).to(memory_format=torch.channels_last)
+    x, label, cond = inputs(network, batch=8, size=16)
+    told = x, label, Conditioning(cond.tokens, torch.rand(8, 5) < 0.7, cond.pooled)
+    told[2].mask[:, 0] = True
+    weight = torch.randn(x.shape)
+    plain, expected = gradients(network, network, weight, told)
+
+    compiled = torch.compile(network, fullgraph=True, dynamic=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        fast, found = gradients(compiled, network, weight, told)
+    assert (fast - plain).norm() < 0.05 * plain.norm()
+    largest = max(g.norm() for g in expected.values())
+    for name, g in expected.items():
+        assert found[name].any(), f"{name} has no gradient"
+        if g.norm() > 1e-4 * largest:
+            assert (found[name] - g).norm() < 0.1 * g.norm(), name

@@ -1,0 +1,25 @@
+"""The config folder is the list: a file added to configs/schedule is tested the day it appears."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from diffusion.config import build
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def options(group: str) -> list:
+    """What each file of a group builds, as parameters named by the files."""
+    files = sorted((CONFIGS / group).glob("*.yaml"))
+    assert files, f"configs/{group} is empty"
+    return [pytest.param(build(OmegaConf.load(file)), id=file.stem) for file in files]
+
+
+def admissible(schedule, parameterization) -> bool:
+    try:
+        parameterization.check(schedule)
+    except ValueError:
+        return False
+    return True

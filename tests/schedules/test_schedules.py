@@ -1,0 +1,88 @@
+"""Laws of every schedule in configs/schedule."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from diffusion.schedules import Linear, Table
+from tests.options import options
+
+every_schedule = pytest.mark.parametrize("schedule", options("schedule"))
+T = torch.linspace(0, 1, 1234, dtype=torch.float64)
+
+
+@every_schedule
+def test_t_of_inverts_log_snr(schedule):
+    torch.testing.assert_close(schedule.t_of(schedule.log_snr(T)), T, rtol=0, atol=1e-9)
+
+
+@every_schedule
+def test_log_snr_inverts_t_of(schedule):
+    low, high = schedule.log_snr_range
+    log_snr = torch.linspace(max(low, -8), min(high, 8), 1000, dtype=torch.float64)
+    inside = log_snr >= low
+    torch.testing.assert_close(
+        schedule.log_snr(schedule.t_of(log_snr))[inside], log_snr[inside], rtol=0, atol=1e-9
+    )
+
+
+@every_schedule
+def test_the_curve_falls_from_clean_data(schedule):
+    assert (schedule.log_snr(T).diff() < 0).all()
+    assert schedule.alpha(0.0) == 1 and schedule.sigma(0.0) == 0 and schedule.snr(0.0) == torch.inf
+
+
+@every_schedule
+def test_alpha_and_sigma_have_the_ratio_of_log_snr(schedule):
+    t = T[1:-1]
+    ratio = (schedule.alpha(t) / schedule.sigma(t)).square().log()
+    torch.testing.assert_close(ratio, schedule.log_snr(t), rtol=0, atol=1e-9)
+
+
+@every_schedule
+def test_t_may_be_a_number_one_tensor_or_a_row_each(schedule):
+    assert schedule.alpha(0.5).shape == () and schedule.alpha(torch.tensor(0.5)).shape == ()
+    assert schedule.alpha(torch.full((3,), 0.5)).shape == (3,)
+    assert schedule.alpha(torch.full((3,), 0.5)).dtype == torch.float64
+
+
+@every_schedule
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_diffuse_keeps_dtype_and_expands_over_data_axes(schedule, dtype):
+    x0, eps, t = (
+        torch.randn(3, 2, 4, 4, dtype=dtype),
+        torch.randn(3, 2, 4, 4, dtype=dtype),
+        torch.tensor([0.0, 0.3, 1.0]),
+    )
+    x_t = schedule.diffuse(x0, t, eps)
+    assert x_t.dtype == dtype
+    torch.testing.assert_close(x_t[0], x0[0])
+    torch.testing.assert_close(x_t[1], schedule.diffuse(x0[1:2], t[1], eps[1:2])[0])
+
+
+@every_schedule
+def test_a_schedule_is_a_value(schedule):
+    assert copy.deepcopy(schedule) == schedule == pickle.loads(pickle.dumps(schedule))
+    assert eval(repr(schedule), {type(schedule).__name__: type(schedule)}) == schedule
+
+
+@pytest.mark.parametrize("schedule", [p for p in options("schedule") if isinstance(p.values[0], Table)])
+def test_a_table_is_hit_at_its_points_and_labelled_by_its_index(schedule):
+    i = torch.arange(1, schedule.T + 1, dtype=torch.float64)
+    alpha_bar = torch.cumprod(1 - schedule.betas(), 0)
+    torch.testing.assert_close(schedule.alpha(i / schedule.T) ** 2, alpha_bar, rtol=1e-12, atol=0)
+    torch.testing.assert_close(schedule.label(i / schedule.T), i - 1)
+    assert schedule.label(0.0) == 0
+
+
+@pytest.mark.parametrize("schedule", [p for p in options("schedule") if isinstance(p.values[0], Table)])
+def test_log_alpha_bar_is_linear_between_the_points(schedule):
+    left, right = schedule.alpha(41 / schedule.T).log(), schedule.alpha(42 / schedule.T).log()
+    torch.testing.assert_close(schedule.alpha(41.25 / schedule.T).log(), 0.75 * left + 0.25 * right)
+
+
+def test_impossible_betas_are_refused():
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        Linear(beta_end=1.5)

@@ -1,0 +1,107 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from diffusion.conditioning import Conditioning
+from diffusion.denoiser import Denoiser
+from diffusion.guidance import classifier_free
+from diffusion.schedules import Linear
+from tests.options import options
+
+T = torch.tensor(0.6, dtype=torch.float64)
+LOG_SNR = float(Linear().log_snr(T))
+
+
+class Shifted(nn.Module):
+    """Linear in x, moved by the pooled caption; it counts the rows that it is asked about."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix, self.rows = nn.Linear(6, 6), []
+
+    def forward(self, x, label, cond):
+        self.rows.append(len(x))
+        return self.mix(x) + cond.pooled
+
+
+def caption(n, seed):
+    return Conditioning(pooled=torch.randn(n, 6, generator=torch.Generator().manual_seed(seed)))
+
+
+@pytest.fixture(params=options("parameterization"))
+def denoiser(request):
+    torch.manual_seed(0)
+    return Denoiser(Shifted(), Linear(), request.param)
+
+
+COND, NULL, X = caption(4, 1), caption(1, 2), torch.randn(4, 6, generator=torch.Generator().manual_seed(3))
+
+
+def rows(denoiser, denoise):
+    denoiser.network.rows.clear()
+    denoise(X, T)
+    return denoiser.network.rows
+
+
+def test_scale_one_is_no_guidance(denoiser):
+    denoise = classifier_free(denoiser, COND, NULL, 1.0)
+    for guided, plain in zip(denoise(X, T)[:2], denoiser(X, T, COND)[:2], strict=True):
+        assert torch.equal(guided, plain)
+    assert rows(denoiser, denoise) == [4]
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 3.0, 7.5])
+def test_guidance_extrapolates_from_null_to_caption(denoiser, scale):
+    guided = classifier_free(denoiser, COND, NULL, scale)(X, T)
+    with_caption, without = denoiser(X, T, COND), denoiser(X, T, NULL.expand(4))
+    for at, c, n in zip(guided[:2], with_caption[:2], without[:2], strict=True):
+        torch.testing.assert_close(at, n + scale * (c - n), rtol=1e-4, atol=1e-4)
+
+
+def test_a_guided_step_is_one_doubled_batch(denoiser):
+    assert rows(denoiser, classifier_free(denoiser, COND, NULL, 3.0)) == [8]
+
+
+def test_a_negative_prompt_may_differ_by_row(denoiser):
+    negative = caption(4, 5)
+    together = classifier_free(denoiser, COND, negative, 3.0)(X, T).x0
+    for k in range(4):
+        alone = classifier_free(denoiser, COND[k : k + 1], negative[k : k + 1], 3.0)(X[k : k + 1], T).x0
+        torch.testing.assert_close(alone[0], together[k])
+
+
+@pytest.mark.parametrize("interval", [(LOG_SNR, math.inf), (-math.inf, LOG_SNR), (LOG_SNR, LOG_SNR)])
+def test_the_interval_contains_its_ends(denoiser, interval):
+    inside = classifier_free(denoiser, COND, NULL, 3.0, interval)(X, T)
+    assert torch.equal(inside.x0, classifier_free(denoiser, COND, NULL, 3.0)(X, T).x0)
+
+
+@pytest.mark.parametrize("interval", [(LOG_SNR + 1e-6, math.inf), (-math.inf, LOG_SNR - 1e-6)])
+def test_outside_the_interval_there_is_no_guidance_and_no_cost(denoiser, interval):
+    denoise = classifier_free(denoiser, COND, NULL, 3.0, interval)
+    assert torch.equal(denoise(X, T).x0, denoiser(X, T, COND).x0)
+    assert rows(denoiser, denoise) == [4]
+
+
+def output(denoiser, estimate):
+    return denoiser.parameterization.target(estimate.x0, estimate.eps, denoiser.schedule, T)
+
+
+def test_full_rescale_gives_the_output_the_deviation_of_the_conditional_one(denoiser):
+    guided = output(denoiser, classifier_free(denoiser, COND, NULL, 7.5, rescale=1.0)(X, T))
+    plain = output(denoiser, denoiser(X, T, COND))
+    torch.testing.assert_close(guided.std(1), plain.std(1), rtol=1e-4, atol=1e-4)
+
+
+def test_rescale_is_linear_between_off_and_full(denoiser):
+    off, half, full = (
+        classifier_free(denoiser, COND, NULL, 7.5, rescale=r)(X, T).x0 for r in (0.0, 0.5, 1.0)
+    )
+    torch.testing.assert_close(half, (off + full) / 2, rtol=1e-4, atol=1e-4)
+
+
+def test_conditionings_of_different_kinds_are_refused(denoiser):
+    with pytest.raises(ValueError, match="one of the two"):
+        classifier_free(denoiser, COND, Conditioning(tokens=torch.zeros(1, 3, 6)), 3.0)
