@@ -42,10 +42,11 @@ def tiled(pictures: UInt8[Tensor, "n c h w"], columns: int) -> UInt8[Tensor, "c 
 
 
 def save_png(picture: UInt8[Tensor, "c h w"], path: Path, parameters: Mapping[str, object]) -> None:
-    """One PNG with its generation parameters as text: a line that viewers show, in the order given."""
+    """One PNG with its generation parameters as text, in the form that viewers of such pictures read; {} writes none."""
     info = PngInfo()
-    prompt, rest = str(parameters["prompt"]), {k: v for k, v in parameters.items() if k not in ("prompt", "negative")}
+    prompt, rest = str(parameters.get("prompt", "")), {k: v for k, v in parameters.items() if k not in ("prompt", "negative")}
     lines = [prompt, *([f"Negative prompt: {parameters['negative']}"] if parameters.get("negative") else []),
              ", ".join(f"{key}: {value}" for key, value in rest.items())]
-    info.add_itxt("parameters", "\n".join(lines))
+    if parameters:
+        info.add_itxt("parameters", "\n".join(lines))
     to_image(picture).save(path, pnginfo=info)

@@ -20,6 +20,7 @@ from diffusion.evaluation.generation import generate_many, pictures_of
 from diffusion.evaluation.scores import frechet_scores, judged_right
 from diffusion.grids import labelled
 from diffusion.latent import LatentDiffusion, Sampling
+from diffusion.memory import keep_freed_memory
 from diffusion.runs import device_of, planned, quiet, run
 from diffusion.stages import Compose, Stage, parent_stage, plan, relative, writable
 
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 def main(cfg, choices: dict[str, str], overrides: list[str], compose: Compose) -> dict:
     """Returns the content of results.json."""
     quiet()
+    keep_freed_memory()
     check(cfg, cfg.trusted)
     processes.start()
     if processes.rank() > 0:
@@ -55,7 +57,7 @@ def main(cfg, choices: dict[str, str], overrides: list[str], compose: Compose) -
 
 def judge_stage(stage: Stage, choices, overrides, compose, data) -> Stage | None:
     """The classifier that scores the samples, where the experiment names one and scoring is on."""
-    if not stage.cfg.judged_by or not stage.cfg.evaluation.samples:
+    if not (stage.cfg.judged_by and stage.cfg.evaluation.judge and stage.cfg.evaluation.samples):
         return None
     return parent_stage("judge", plain(stage.cfg.judged_by), stage.cfg, choices, overrides, compose, data)
 

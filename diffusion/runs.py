@@ -109,7 +109,7 @@ def planned(stage: Stage, device: torch.device) -> Acceleration:
     if path.exists():
         has_fast_bf16(device)  # a plan made elsewhere must not crash here
         return Acceleration(**yaml.safe_load(path.read_text())["acceleration"])
-    return choose(stage.cfg.precision, stage.cfg.compile, device)
+    return choose(stage.cfg.precision, stage.cfg.compile, device, stage.cfg.steps)
 
 
 def train(stage: Stage, data, resume_from: Path | None) -> None:

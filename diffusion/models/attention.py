@@ -18,14 +18,18 @@ def attend(
     k: Float[Tensor, "b h m d"],
     v: Float[Tensor, "b h m d"],
     mask: Bool[Tensor, "b m"] | None = None,
+    *,
+    fused: bool = False,
 ) -> Float[Tensor, "b h n d"]:
     """mask is True where a key may be attended to; each row of it needs at least one True.
 
-    Written out where a CPU will run it backwards: the fused kernel's gradient is twice as slow there.
+    Written out where a CPU will run it backwards, because the fused kernel's gradient is twice as slow there,
+    unless `fused`: for gradient checkpointing, below which the compiled written-out form has NaN gradients in
+    bf16 (torch 2.13 on a CPU).
     """
     if mask is not None:
         mask = rearrange(mask, "b m -> b 1 1 m")
-    if q.device.type != "cpu" or not torch.is_grad_enabled():
+    if fused or q.device.type != "cpu" or not torch.is_grad_enabled():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     scores = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
     if mask is not None:
@@ -37,9 +41,11 @@ def attend(
 class Attention(nn.Module):
     """Multi-head attention from x to a context of `context_dim` channels, or to x itself."""
 
-    def __init__(self, dim: int, *, heads: int, context_dim: int | None = None, bias: bool = False):
+    def __init__(
+        self, dim: int, *, heads: int, context_dim: int | None = None, bias: bool = False, fused: bool = False
+    ):
         super().__init__()
-        self.heads = heads
+        self.heads, self.fused = heads, fused
         self.to_q = nn.Linear(dim, dim, bias=bias)
         self.to_k = nn.Linear(context_dim or dim, dim, bias=bias)
         self.to_v = nn.Linear(context_dim or dim, dim, bias=bias)
@@ -54,7 +60,7 @@ class Attention(nn.Module):
         context = x if context is None else context
         q, k, v = self.to_q(x), self.to_k(context), self.to_v(context)
         q, k, v = (rearrange(y, "b n (h d) -> b h n d", h=self.heads) for y in (q, k, v))
-        return self.to_out(rearrange(attend(q, k, v, mask), "b h n d -> b n (h d)"))
+        return self.to_out(rearrange(attend(q, k, v, mask, fused=self.fused), "b h n d -> b n (h d)"))
 
 
 class GEGLU(nn.Module):
@@ -71,15 +77,17 @@ class GEGLU(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention to itself if `self_attention`, to tokens if `context_dim`, then feed forward; all residual."""
+    """Attention to itself if `self_attention`, to tokens if `context_dim`, then feed forward; residual."""
 
-    def __init__(self, dim: int, *, heads: int, self_attention: bool = True, context_dim: int | None = None):
+    def __init__(self, dim: int, *, heads: int, self_attention: bool = True, context_dim: int | None = None,
+                 fused: bool = False):
         super().__init__()
         self.norm1 = self.attn1 = self.norm2 = self.attn2 = None
         if self_attention:
-            self.norm1, self.attn1 = nn.LayerNorm(dim), Attention(dim, heads=heads)
+            self.norm1, self.attn1 = nn.LayerNorm(dim), Attention(dim, heads=heads, fused=fused)
         if context_dim is not None:
-            self.norm2, self.attn2 = nn.LayerNorm(dim), Attention(dim, heads=heads, context_dim=context_dim)
+            self.norm2 = nn.LayerNorm(dim)
+            self.attn2 = Attention(dim, heads=heads, context_dim=context_dim, fused=fused)
         self.norm3, self.ff = nn.LayerNorm(dim), GEGLU(dim)
 
     def forward(
@@ -99,12 +107,14 @@ class SpatialTransformer(nn.Module):
     """x + proj_out(blocks(proj_in(norm x))) over the h w positions; it starts as the identity."""
 
     def __init__(self, dim: int, *, heads: int, norm_groups: int, depth: int = 1, self_attention: bool = True,
-                 context_dim: int | None = None):
+                 context_dim: int | None = None, fused: bool = False):
         super().__init__()
         self.norm = nn.GroupNorm(norm_groups, dim, eps=1e-6)
         self.proj_in = nn.Linear(dim, dim)
         self.transformer_blocks = nn.ModuleList(
-            TransformerBlock(dim, heads=heads, self_attention=self_attention, context_dim=context_dim)
+            TransformerBlock(
+                dim, heads=heads, self_attention=self_attention, context_dim=context_dim, fused=fused
+            )
             for _ in range(depth)
         )
         self.proj_out = nn.Linear(dim, dim)

@@ -141,6 +141,11 @@ class KLAutoencoder(nn.Module):
         self.register_buffer("shift", torch.zeros(latent_channels, 1, 1))
         self.register_buffer("scale", torch.ones(latent_channels, 1, 1))
 
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """The decoder's last weights, where the adversarial term is balanced."""
+        return self.decoder.conv_out.weight
+
     def latent_shape(self, image_size: int) -> tuple[int, int, int]:
         """(channels, height, width) of the latents of a square picture."""
         if image_size % self.factor:
@@ -156,7 +161,7 @@ class KLAutoencoder(nn.Module):
             raise ValueError(
                 f"the autoencoder was given pictures of shape {tuple(x.shape[1:])}; it expects"
                 f" {self.image_channels} channels (autoencoder.image_channels) and multiples of {self.factor}"
-                " as sizes (each level of autoencoder.widths after the first halves them)"
+                " as sizes (every level of autoencoder.widths but one halves them)"
             )
         moments = self.quant_conv(self.encoder(x))
         moments = moments.to(torch.promote_types(moments.dtype, torch.float32))
@@ -179,8 +184,8 @@ class KLAutoencoder(nn.Module):
         return self.reconstruct(z * self.scale + self.shift)
 
     @torch.no_grad()
-    def set_statistics(self, shift: Float[Tensor, "c *ones"], scale: Float[Tensor, "c *ones"]) -> None:
-        """Mean and standard deviation of the raw latents, per channel."""
+    def set_statistics(self, shift: Float[Tensor, "..."], scale: Float[Tensor, "..."]) -> None:
+        """Mean and standard deviation of the raw latents: one number per channel, in any shape."""
         for name, value in (("shift", shift), ("scale", scale)):
             if value.numel() != self.latent_channels or not value.isfinite().all():
                 raise ValueError(
@@ -189,7 +194,7 @@ class KLAutoencoder(nn.Module):
                 )
         if not (scale > 0).all():
             raise ValueError(
-                f"latent scale must be positive, not {scale.flatten().tolist()}: is a latent channel constant?"
+                f"latent scale must be positive, not {scale.flatten().tolist()}: is a channel constant?"
             )
         self.shift.copy_(shift.view_as(self.shift))
         self.scale.copy_(scale.view_as(self.scale))

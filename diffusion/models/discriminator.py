@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Discriminator(nn.Module):
-    """widths sets the size of a patch: three see 34 x 34 pixels, four (64, 128, 256, 512) the paper's 70 x 70.
+    """widths sets the size of a patch: three see 34 x 34 pixels, four the paper's 70 x 70.
 
     norm_groups  groups of the normalizations between the convolutions; None leaves them out
     """

@@ -49,8 +49,8 @@ class UNet(nn.Module):
     transformer_depth transformer blocks behind each residual block of a level with attention
     out_channels      None: as many as `channels`
 
-    The middle attends to itself if any level does, and to the tokens if any level does (Stable Diffusion's does,
-    below a last level without attention). conv_out starts at zero, and so does what each block adds to its input.
+    The middle attends to itself if any level does, and to the tokens if any level does (Stable Diffusion's
+    does, below a last level without attention). conv_out starts at zero, and so does what each block adds.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class UNet(nn.Module):
             return SpatialTransformer(
                 width, heads=width // heads_dim, norm_groups=norm_groups, depth=transformer_depth,
                 self_attention=to_self, context_dim=context_dim if to_tokens else None,
+                fused=gradient_checkpointing,
             )
 
         def level(i: int, before: Sequence[int]) -> Level:

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.utils import logging as transformers_logging
 
 from diffusion.conditioning import Conditioning
@@ -70,6 +71,10 @@ class CLIP(nn.Module, abc.ABC):
     def preprocess(self, pixels: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c s s"]:
         """Pixels in [-1, 1] as the image tower was trained on them."""
 
+    def image_states(self, pixels: Float[Tensor, "b c h w"]) -> Float[Tensor, "b l e"]:
+        """The image tower's hidden states: features for a perceptual distance."""
+        return self.model.vision_model(pixel_values=self.preprocess(pixels)).last_hidden_state
+
     @property
     def device(self) -> torch.device:
         return self.model.logit_scale.device
@@ -89,7 +94,7 @@ class SmallCLIP(CLIP):
     """
 
     def __init__(self, tokenizer: str | None = None, *, image_size: int = 32, patch: int = 4, width: int = 128,
-                 layers: int = 4, vision_width: int = 192, vision_layers: int = 6, head_dim: int = 64,
+                 layers: int = 4, vision_width: int = 128, vision_layers: int = 4, head_dim: int = 64,
                  embedding: int = 128, length: int = 24, vocabulary: int = 1024):
         super().__init__()
         for name, value in {"width": width, "vision_width": vision_width}.items():
@@ -125,6 +130,8 @@ class PretrainedCLIP(CLIP):
     Raises OSError, with what to do, where it cannot be loaded.
     """
 
+    trainable = False
+
     def __init__(self, path: str = "openai/clip-vit-base-patch32"):
         super().__init__()
         self.path = path
@@ -136,14 +143,13 @@ class PretrainedCLIP(CLIP):
         try:
             self.model = CLIPModel.from_pretrained(path, attn_implementation="sdpa")
             self.tokenizer = CLIPTokenizer.from_pretrained(path)
-            processor = CLIPImageProcessorPil.from_pretrained(path)
         except OSError as error:
             raise OSError(f"the CLIP {path} cannot be loaded ({str(error).splitlines()[0]}). Fetch it where there is a "
                           "network with `python -m diffusion.prepare`, name a local folder with "
                           "text_encoder.path=FOLDER, or train one: text_encoder=clip_small") from error
         self.length = self.model.config.text_config.max_position_embeddings
-        self.register_buffer("mean", torch.tensor(processor.image_mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(processor.image_std).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(OPENAI_CLIP_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(OPENAI_CLIP_STD).view(3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
 
     def preprocess(self, pixels):

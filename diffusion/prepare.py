@@ -1,0 +1,35 @@
+"""Fetch what an experiment needs from the hub, ahead of time: `python -m diffusion.prepare experiment=latent_cifar`.
+
+For clusters whose compute nodes have no network: run it where there is one, with the same home (HF_HOME) and
+paths.cache; training then reads the caches.
+"""
+
+import logging
+
+import hydra
+from omegaconf import DictConfig
+
+from diffusion.cli import CONFIGS, told
+
+log = logging.getLogger(__name__)
+
+
+@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="train")
+def main(cfg: DictConfig) -> None:
+    from diffusion.config import build, check, locate
+    from diffusion.stages import writable
+
+    with told():
+        check(cfg, cfg.trusted)
+        writable(cfg.paths.cache)
+        data = build(cfg.data, cfg.trusted)
+        for name in ("train", "test"):
+            log.info("data, %s: %d pictures", name, len(data.split(name)))
+        if cfg.text_encoder and not getattr(locate(cfg.text_encoder["_target_"], cfg.trusted), "trainable", True):
+            encoder = build(cfg.text_encoder, cfg.trusted)
+            log.info("text encoder %s: %d tokens of %d channels", encoder.path, encoder.length, encoder.context_dim)
+        log.info("ready: with HF_HUB_OFFLINE=1 nothing asks the network")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""The sample command: a model file and prompts in, PNGs and a labelled grid out; or a score.
+
+Picture i of a prompt depends on (model, prompt, seed, i) only: not on the batch, the number asked for or the device,
+up to rounding.
+"""
+
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from omegaconf import ListConfig
+from tqdm import tqdm
+
+from diffusion import checkpoint
+from diffusion.acceleration import choose
+from diffusion.assembly import load_model
+from diffusion.checkpoint import ModelFile
+from diffusion.config import TRUSTED, build, check, plain
+from diffusion.evaluation.features import ClipFeatures
+from diffusion.evaluation.generation import generate_many, pictures_of
+from diffusion.evaluation.scores import frechet_scores
+from diffusion.grids import labelled, save_png
+from diffusion.latent import LatentDiffusion, Sampling
+from diffusion.memory import keep_freed_memory
+from diffusion.stages import relative, writable
+
+log = logging.getLogger(__name__)
+
+
+def main(cfg) -> Path:
+    """Returns the folder that was written."""
+    keep_freed_memory()
+    check(cfg, (*TRUSTED, *cfg.trust))
+    if cfg.get("evaluation") and cfg.evaluation.judge:
+        raise ValueError("evaluation=judged needs a judge, which train.py trains; sample.py takes evaluation=frechet")
+    scored = bool(cfg.get("evaluation") and cfg.evaluation.samples)
+    if cfg.n < 1 or cfg.batch < 1:
+        raise ValueError(f"n = {cfg.n} and batch = {cfg.batch}: both must be at least 1")
+    out = Path(cfg.out)
+    writable(out)
+    file = checkpoint.load(cfg.ckpt, "latent_diffusion", cfg.trust)
+    device = device_named(cfg.device)
+    sampling = sampling_from(file, cfg)
+    prompts = [] if scored else prompts_from(cfg, "text_encoder" in file.parts)
+    model = load_model(file, cfg.weights, cfg.text_encoder.path).to(device)
+    model.accelerate(choose(cfg.precision, False, device))
+    log.info("%s: %s weights of step %s, %s, %d steps, guidance %g", relative(file.path), cfg.weights,
+             file.facts["steps"], name_of(sampling.sampler), sampling.steps, scale_of(sampling))
+    warn(file, sampling, model, prompts, cfg.negative)
+    if scored:
+        return evaluated(file, model, sampling, cfg, out)
+    wanted = pictures_of(prompts, cfg.seed, cfg.n)
+    with tqdm(total=len(wanted), unit="picture", disable=None) as bar:
+        pictures = generate_many(model, wanted, sampling, batch=cfg.batch, negative=cfg.negative, progress=bar.update)
+    hashed = hashlib.sha256(file.path.read_bytes()).hexdigest()[:16]
+    for index, ((prompt, seed, i), picture) in enumerate(zip(wanted, pictures, strict=True)):
+        parameters = {"prompt": prompt, "negative": cfg.negative, "Steps": sampling.steps,
+                      "Sampler": name_of(sampling.sampler), "CFG scale": scale_of(sampling), "Seed": seed, "Index": i,
+                      "Size": f"{picture.shape[2]}x{picture.shape[1]}", "Model": file.path.parent.name,
+                      "Model hash": hashed, "Weights": cfg.weights,
+                      "Discretization": name_of(sampling.discretization),
+                      "Version": f"diffusion {checkpoint.versions()['diffusion']}"}
+        save_png(picture, out / f"{index:05}.png", parameters if cfg.metadata else {})
+    rows = [(prompt, pictures[k * cfg.n : (k + 1) * cfg.n]) for k, prompt in enumerate(prompts)]
+    labelled(rows, columns=min(cfg.n, 8)).save(out / "grid.png")
+    log.info("%d pictures in %s, all together in %s", len(wanted), relative(out), relative(out / "grid.png"))
+    return out
+
+
+def prompts_from(cfg, conditional: bool) -> list[str]:
+    """From prompt=, prompts_file= or standard input. Raises ValueError where there is none."""
+    prompts = [] if cfg.prompt is None else list(cfg.prompt) if isinstance(cfg.prompt, ListConfig) else [cfg.prompt]
+    if cfg.prompts_file is not None:
+        if cfg.prompts_file == "-":
+            lines = sys.stdin.read().splitlines()
+        else:
+            lines = Path(cfg.prompts_file).expanduser().read_text(encoding="utf-8").splitlines()
+        prompts += [line.strip() for line in lines if line.strip()]
+    if not conditional:
+        if prompts:
+            log.warning("this model was trained without text: the prompts are ignored")
+        return [""]
+    if not prompts:
+        raise ValueError("no prompt: give 'prompt=\"...\"', 'prompt=[\"...\",\"...\"]', prompts_file=FILE with one a line, "
+                         "or prompts_file=- to read them from standard input")
+    return [str(prompt) for prompt in prompts]
+
+
+def sampling_from(file: ModelFile, cfg) -> Sampling:
+    """The model's own choices, changed where the command says so."""
+    trusted = (*TRUSTED, *cfg.trust)
+    chosen = {name: build(cfg[name], trusted) if cfg.get(name) else file.describe(name)
+              for name in ("sampler", "discretization")}
+    changes = {name: value for name, value in plain(cfg.guidance).items() if value is not None}
+    guidance = build({**file.parts["guidance"], **changes}, file.trusted)
+    steps = cfg.steps or file.facts["sampling_steps"]
+    if steps < 1:
+        raise ValueError(f"steps = {steps}: at least 1")
+    return Sampling(**chosen, guidance=guidance, steps=steps)
+
+
+def name_of(function: Callable) -> str:
+    """The function's name, with what was changed of it: ddim(eta=0.5)."""
+    inner = getattr(function, "func", function)
+    given = ", ".join(f"{k}={v}" for k, v in getattr(function, "keywords", {}).items())
+    return f"{inner.__name__}({given})" if given else inner.__name__
+
+
+def scale_of(sampling: Sampling) -> float:
+    """The guidance scale."""
+    return sampling.guidance.keywords.get("scale", 1.0)
+
+
+def warn(file: ModelFile, sampling: Sampling, model: LatentDiffusion, prompts: list[str], negative: str) -> None:
+    """What works, but not as one may expect."""
+    if file.facts.get("caption_dropout") == 0 and (scale_of(sampling) != 1 or negative):
+        log.warning("guidance.scale = %g, but this model was trained with task.caption_dropout=0: it never saw the null "
+                    "condition, so guidance is not meaningful; take guidance.scale=1", scale_of(sampling))
+    if negative and scale_of(sampling) == 1:
+        log.warning("negative has no effect at guidance.scale=1")
+    for prompt in prompts:
+        if model.text_encoder is not None and (tokens := model.text_encoder.token_count(prompt)) > model.text_encoder.length:
+            log.warning("the prompt %r has %d tokens, the encoder reads the first %d", prompt[:60], tokens,
+                        model.text_encoder.length)
+
+
+def device_named(name: str) -> torch.device:
+    """auto: CUDA, Apple's GPU, or the CPU. Raises ValueError where it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device = {name}: there is no CUDA device here; take device=cpu or device=auto")
+    return torch.device(name)
+
+
+def evaluated(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, out: Path) -> Path:
+    """Frechet distance of n samples, with captions of the test split, to that split."""
+    if model.text_encoder is None:
+        raise ValueError("evaluation=frechet compares features of the CLIP inside the model file; this model has none")
+    node = dict(file.facts["data"])
+    if cfg.data.source is not None:
+        node["source"] = cfg.data.source
+    data = build(node, (*TRUSTED, *cfg.trust))
+    test = data.split("test")
+    rows = torch.arange(cfg.n) % len(test)
+    prompts = [test.captions[i] for i in test.caption_ids[rows, 0].tolist()]
+    with tqdm(total=cfg.n, unit="picture", disable=None) as bar:
+        pictures = generate_many(model, pictures_of(prompts, cfg.seed), sampling, batch=cfg.batch,
+                                 negative=cfg.negative, progress=bar.update)
+    scores = frechet_scores(pictures, model, data.split("train"), test, [ClipFeatures(model.text_encoder)], cfg.seed,
+                            log.info)
+    results = {"ckpt": str(file.path), "n": cfg.n, "seed": cfg.seed, "sampler": name_of(sampling.sampler),
+               "discretization": name_of(sampling.discretization), "steps": sampling.steps,
+               "guidance": scale_of(sampling), "weights": cfg.weights, "frechet": scores,
+               "data_fingerprint": data.fingerprint()}
+    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    log.info("%s", relative(out / "results.json"))
+    return out
