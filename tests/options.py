@@ -10,6 +10,11 @@ from diffusion.config import build
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
+def names(group: str) -> list[str]:
+    """What one types after `group=`."""
+    return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
+
+
 def options(group: str) -> list:
     """What each file of a group builds, as parameters named by the files."""
     files = sorted((CONFIGS / group).glob("*.yaml"))

@@ -1,0 +1,65 @@
+"""The fast setting is the plain one, only faster; and a compiler that drops gradients is caught."""
+
+import jaxtyping
+import pytest
+import torch
+from torch import nn
+
+from diffusion.acceleration import Acceleration, accelerate, choose, gradient_error
+from diffusion.conditioning import Conditioning
+from diffusion.models.unet import UNet
+
+
+def test_precision_is_checked():
+    with pytest.raises(ValueError, match="allowed are auto, 32"):
+        choose("64", False, torch.device("cpu"))
+    with pytest.raises(ValueError, match="needs a CUDA device"):
+        choose("16-mixed", False, torch.device("cpu"))
+    assert choose("32", False, torch.device("cpu")) == Acceleration()
+
+
+def test_short_runs_are_not_compiled():
+    assert not choose("auto", "auto", torch.device("cpu"), steps=4).compile
+
+
+class Drops(nn.Module):
+    """A network whose compiled form forgets the gradient of its first layer, as a miscompiled one did."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 2)
+        self.compiled = False
+
+    def compile(self, **options):
+        self.compiled = True
+
+    def forward(self, x):
+        h = self.first(x)
+        return self.last(h.detach() + 0 * h if self.compiled else h)
+
+
+def test_dropped_gradients_are_seen_and_the_network_stays_eager(tmp_path, caplog):
+    caplog.set_level("INFO")
+    x = (torch.randn(16, 4),)
+    assert gradient_error(Drops(), x, Acceleration())[0] == pytest.approx(1.0)
+    got = accelerate(Drops(), lambda: x, Acceleration(compile=True), tmp_path)
+    assert not got.compile and "uncompiled" in caplog.text
+    again = accelerate(Drops(), lambda: x, Acceleration(compile=True), tmp_path)
+    assert not again.compile
+
+
+@pytest.mark.slow
+def test_compiled_gradients_of_a_real_network_are_right_and_its_weights_are_kept():
+    torch.manual_seed(0)
+    network = UNet(4, widths=[32, 32], blocks_per_level=1, self_attention=[False, True], cross_attention=[False, True],
+                   heads_dim=16, context_dim=16, pooled_dim=16, norm_groups=8)
+    before = {name: p.clone() for name, p in network.state_dict().items()}
+    example = (torch.randn(4, 4, 8, 8), torch.linspace(0, 999, 4),
+               Conditioning(torch.randn(4, 6, 16), pooled=torch.randn(4, 16)))
+    jaxtyping.config.update("jaxtyping_disable", True)  # dynamo cannot trace the checks
+    try:
+        worst, name = gradient_error(network, example, Acceleration(compile=True))
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+    assert worst < 1e-3, name
+    assert all(torch.equal(before[name], p) for name, p in network.state_dict().items())

@@ -1,0 +1,205 @@
+"""Whole runs at reduced size: exact resume, processes, what is finished, what a model file holds, what sampling gives."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+from safetensors.torch import load_file
+
+from diffusion import checkpoint, pipeline
+from diffusion.assembly import load_model, sampling_of
+from diffusion.callbacks.saving import Interrupted
+from diffusion.cli import CONFIGS, composed
+from diffusion.evaluation.generation import generate_many, pictures_of
+from diffusion.runs import CannotResume
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["data.train=64", "data.test=16", "compile=false", "precision=32", "evaluation=none", "sampling_steps=2",
+         "debug=smoke"]
+TINY_UNET = ["backbone.widths=[32,32]"]
+
+
+@pytest.fixture(autouse=True)
+def hydra(tmp_path, monkeypatch):
+    use(tmp_path, monkeypatch)
+    monkeypatch.syspath_prepend(str(ROOT))
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        yield
+    GlobalHydra.instance().clear()
+
+
+def use(folder, monkeypatch):
+    monkeypatch.setenv("DIFFUSION_RUNS", str(folder / "runs"))
+    monkeypatch.setenv("DIFFUSION_CACHE", str(folder / "cache"))
+
+
+def train(*overrides) -> dict:
+    asked = [*SMALL, *overrides]
+    cfg, choices = composed(asked)
+    return pipeline.main(cfg, choices, asked, composed)
+
+
+def only(pattern: str) -> Path:
+    found = list(Path(os.environ["DIFFUSION_RUNS"]).glob(pattern))
+    assert len(found) == 1, found
+    return found[0]
+
+
+def interrupted(step: int) -> list[str]:
+    return ["trusted=[diffusion,torch.optim,pytorch_lightning,tests]",
+            f"+callbacks.stop={{_target_:tests.interrupt.SignalAt,step:{step}}}"]
+
+
+TASKS = {
+    "diffusion": ["experiment=latent_shapes", *TINY_UNET, "+backbone.dropout=0.1"],
+    "autoencoder": ["experiment=shapes_autoencoder"],
+    "adversarial": ["experiment=shapes_autoencoder", "task=autoencoder_adversarial", "task.adversarial_start=1",
+                    "task.perceptual_weight=0", "task.discriminator.widths=[32,32]"],
+    "contrastive": ["experiment=shapes_clip"],
+    "judge": ["experiment=shapes_judge", "+judge.blocks_per_level=1"],
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_interrupted_run_ends_bit_equal_to_one_that_was_not(task, tmp_path, monkeypatch):
+    experiment = TASKS[task][0].split("=")[1]
+    train(*TASKS[task], "steps=5")
+    whole = load_file(only(f"{experiment}/*/model.safetensors"))
+    use(tmp_path / "second", monkeypatch)
+    with pytest.raises(Interrupted, match="step 3 of 5"):
+        train(*TASKS[task], "steps=5", *interrupted(3))
+    assert (only(f"{experiment}/*/last.ckpt")).exists()
+    train(*TASKS[task], "steps=5", "resume=must")
+    parts = load_file(only(f"{experiment}/*/model.safetensors"))
+    assert whole.keys() == parts.keys()
+    different = [name for name in whole if not torch.equal(whole[name], parts[name])]
+    assert not different
+
+
+def test_accumulation_changes_no_number_but_rounding():
+    train(*TASKS["diffusion"][:2], "steps=3")
+    one = load_file(only("latent_shapes/*/model.safetensors"))
+    train(*TASKS["diffusion"][:2], "steps=3", "accumulate=2", "resume=never",
+          "parents.text_encoder.overrides=[accumulate=1]")
+    two = load_file(only("latent_shapes/*/model.safetensors"))
+    for name in one:
+        assert torch.allclose(one[name], two[name], atol=2e-5), name
+
+
+def test_the_same_command_again_says_that_it_is_done(caplog):
+    caplog.set_level("INFO")
+    train("experiment=shapes_clip")
+    before = only("shapes_clip/*/model.safetensors").stat().st_mtime_ns
+    train("experiment=shapes_clip")
+    assert only("shapes_clip/*/model.safetensors").stat().st_mtime_ns == before
+    assert "finished before" in caplog.text
+
+
+def test_resume_must_needs_something_to_go_on_from():
+    with pytest.raises(CannotResume):
+        train("experiment=shapes_autoencoder", "resume=must")
+
+
+def test_watching_does_not_change_the_training():
+    train(*TASKS["diffusion"][:2], "steps=4", "callbacks=none")
+    quiet = load_file(only("latent_shapes/*/model.safetensors"))
+    train(*TASKS["diffusion"][:2], "steps=4", "validate_every=1", "sample_every=2", "resume=never")
+    watched = load_file(only("latent_shapes/*/model.safetensors"))
+    assert all(torch.equal(quiet[name], watched[name]) for name in quiet)
+    assert len(list(only("latent_shapes/*/samples").glob("samples_*.png"))) == 2
+
+
+def test_a_run_holds_what_it_should_and_its_model_file_stands_alone(tmp_path):
+    results = train(*TASKS["diffusion"][:2], "evaluation=judged", "evaluation.samples=4")
+    run = only("latent_shapes/*/model.safetensors").parent
+    assert {"config.yaml", "plan.yaml", "metrics.csv", "model.safetensors", "results.json"} <= {
+        p.name for p in run.iterdir()}
+    assert json.loads((run / "results.json").read_text()) == results
+    for name in ("prompts_right_seen", "prompts_right_heldout", "psnr", "frechet", "frechet_reconstruction",
+                 "frechet_clip", "minutes"):
+        assert isinstance(results[name], float)
+    header = (run / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"step", "train/loss", "train/gradient_norm", "train/lr", "train/images_per_second", "validation/loss_raw",
+            "validation/loss_ema"} <= set(header) and any(h.startswith("train/loss_log_snr[") for h in header)
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes((run / "model.safetensors").read_bytes())
+    out = tmp_path / "pictures"
+    command = [sys.executable, str(ROOT / "sample.py"), f"ckpt={alone}", 'prompt="a red circle"', "n=2", "steps=2",
+               f"out={out}", "device=cpu", "precision=32"]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    done = subprocess.run(command, cwd=empty, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = Image.open(out / "00001.png").text["parameters"]
+    assert text.startswith("a red circle\n") and "Steps: 2" in text and "Seed: 0" in text and "Index: 1" in text
+
+
+def test_a_picture_depends_on_its_prompt_seed_and_index_only():
+    train(*TASKS["diffusion"][:2])
+    file = checkpoint.load(only("latent_shapes/*/model.safetensors"))
+    cfg, _ = composed([*SMALL, "sampler=ddpm"])
+    model, sampling = load_model(file), sampling_of(cfg)
+    wanted = pictures_of(["a red circle", "a blue ring", "a red circle"], seed=3, n=2)
+    assert wanted[4] == ("a red circle", 3, 2)
+    together = generate_many(model, wanted, sampling)
+    one_by_one = generate_many(model, wanted, sampling, batch=1)
+    alone = generate_many(model, wanted[3:4], sampling)
+    for a, b in ((together, one_by_one), (together[3:4], alone)):
+        assert (a.int() - b.int()).abs().max() <= 1
+    assert not torch.equal(together[0], together[1])
+
+
+def test_files_of_the_wrong_kind_are_refused_by_name(tmp_path):
+    train("experiment=shapes_clip")
+    path = only("shapes_clip/*/model.safetensors")
+    with pytest.raises(checkpoint.BadModelFile, match="kind clip.*latent_diffusion"):
+        checkpoint.load(path, "latent_diffusion")
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(checkpoint.BadModelFile, match="no readable safetensors"):
+        checkpoint.load(broken)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        checkpoint.load(tmp_path / "nothing.safetensors")
+
+
+def test_a_model_file_cannot_call_what_is_not_a_model(tmp_path):
+    path = tmp_path / "evil.safetensors"
+    checkpoint.save(path, "latent_diffusion", {"network": {"_target_": "os.system", "command": "touch " + str(
+        tmp_path / "pwned")}}, {}, {"raw": {"w": torch.zeros(1)}})
+    with pytest.raises(checkpoint.BadModelFile, match="not in a trusted package"):
+        checkpoint.load(path).describe("network")
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(tmp_path, monkeypatch):
+    """The whole pipeline, all stages, with a process group of two."""
+    command = [sys.executable, str(ROOT / "train.py"), *SMALL, *TINY_UNET, "steps=3"]
+    models = []
+    for name, more in (("one", []), ("two", ["trainer=ddp", "trainer.accelerator=cpu"])):
+        use(tmp_path / name, monkeypatch)
+        done = subprocess.run([*command, *more], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        models.append(load_file(only("latent_shapes/*/model.safetensors")))
+    assert Path(tmp_path / "one/runs/latent_shapes").iterdir().__next__().name == only("latent_shapes/*").name
+    for name, tensor in models[0].items():
+        assert torch.allclose(tensor.float(), models[1][name].float(), atol=1e-3), name
+
+
+@pytest.mark.slow
+def test_a_sweep_writes_its_table_and_trains_parents_once(tmp_path, monkeypatch):
+    use(tmp_path, monkeypatch)
+    command = [sys.executable, str(ROOT / "train.py"), "-m", *SMALL, *TINY_UNET, "schedule=linear,cosine"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = next((tmp_path / "runs/sweeps").glob("*/table.md")).read_text()
+    assert "schedule=linear" in table and "schedule=cosine" in table
+    assert len(list((tmp_path / "runs/shapes_autoencoder").iterdir())) == 1
+    assert len(list((tmp_path / "runs/latent_shapes").iterdir())) == 2

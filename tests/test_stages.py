@@ -1,0 +1,85 @@
+"""Plans, keys and folders: laws of what may and may not change a run's identity."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from diffusion.cli import CONFIGS, composed
+from diffusion.config import build, check
+from diffusion.stages import plan, writable
+from tests.options import names
+
+
+@pytest.fixture(autouse=True)
+def hydra(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFUSION_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("DIFFUSION_CACHE", str(tmp_path / "cache"))
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        yield
+    GlobalHydra.instance().clear()
+
+
+SMALL = ["data.train=64", "data.test=16"]
+
+
+def planned(*overrides):
+    cfg, choices = composed([*SMALL, *overrides])
+    return plan(cfg, choices, [*SMALL, *overrides], composed, build(cfg.data, cfg.trusted))
+
+
+GROUPS = ["task", "data", "autoencoder", "text_encoder", "backbone", "judge", "schedule", "parameterization",
+          "time_sampler", "weighting", "sampler", "discretization", "guidance", "optimizer", "lr", "trainer", "callbacks",
+          "logger", "evaluation", "experiment"]
+
+
+@pytest.mark.parametrize("choice", [f"{group}={name}" for group in GROUPS for name in names(group)])
+def test_every_option_composes_and_checks(choice):
+    extra = ["data.source=x"] if choice == "data=folder" else []
+    cfg = compose("train", [choice, *extra])
+    check(cfg, cfg.trusted)
+
+
+@pytest.mark.parametrize("same", ["accumulate=2", "trainer=ddp", "logger=wandb", "paths.runs=elsewhere", "log_every=1",
+                                  "sample_every=7", "save_minutes=1", "compile=false", "callbacks=none",
+                                  "evaluation=none", "guidance.scale=2", "schedule.T=1000"])
+def test_what_cannot_change_the_weights_keeps_the_run(same):
+    extra = "+" if same.startswith("schedule.") else ""
+    assert planned(extra + same).key == planned().key
+
+
+@pytest.mark.parametrize("other", ["seed=1", "steps=5", "batch=32", "learning_rate=3e-4", "schedule=linear",
+                                   "parameterization=eps", "weighting=min_snr", "+schedule.T=500", "precision=32",
+                                   "task.caption_dropout=0.2", "data.seed=5", "autoencoder=kl_f2", "text_encoder=none"])
+def test_what_can_change_the_weights_changes_the_run(other):
+    assert planned(other).key != planned().key
+
+
+def test_a_sweep_over_schedules_shares_its_parents():
+    linear, cosine = planned("schedule=linear"), planned("schedule=cosine")
+    assert linear.key != cosine.key
+    assert {k: p.key for k, p in linear.parents.items()} == {k: p.key for k, p in cosine.parents.items()}
+
+
+def test_a_parent_keeps_its_own_numbers_and_takes_the_childs_data_and_part():
+    stage = planned("steps=7", "seed=3", "autoencoder=kl_f4", "precision=32")
+    parent = stage.parents["autoencoder"]
+    assert parent.cfg.steps != 7 and parent.cfg.seed == 0 and parent.cfg.precision == "32"
+    assert parent.cfg.data.train == 64 and parent.cfg.autoencoder == stage.cfg.autoencoder
+    assert parent.experiment == "shapes_autoencoder"
+
+
+def test_a_part_that_needs_no_training_is_no_parent():
+    assert set(planned("text_encoder=none").parents) == {"autoencoder"}
+    assert set(planned("autoencoder=identity").parents) == {"text_encoder"}
+    assert set(planned("text_encoder=clip_vit_b32").parents) == {"autoencoder"}
+
+
+def test_parents_come_first_and_once():
+    order = [s.part for s in planned().walk()]
+    assert order == ["autoencoder", "text_encoder", "model"]
+
+
+def test_a_folder_that_cannot_be_written_is_refused_early(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PermissionError, match=r"paths\.runs"):
+        writable(tmp_path / "file" / "runs")
