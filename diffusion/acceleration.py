@@ -75,9 +75,9 @@ print(seconds(torch.float32) / seconds(torch.bfloat16))
 def cpu_bf16_gain() -> float:
     """How many times faster than float32 a matrix product in bf16 is on this CPU; 0 without AMX, or where it crashes.
 
-    Some virtual machines list AMX but hide how to configure it (CPUID leaf 0x1D), and the first product in bf16 then ends
-    the process with an illegal instruction. So a process of its own tries, and where it dies, this one is kept from
-    using AMX.
+    Some virtual machines list AMX but hide how to configure it (CPUID leaf 0x1D), and the first product in bf16 then
+    ends the process with an illegal instruction. So a process of its own tries, and where it dies, this one is kept
+    from using AMX.
     """
     if not torch.cpu._is_amx_tile_supported():
         return 0.0
@@ -92,12 +92,12 @@ def cpu_bf16_gain() -> float:
 WORTH_COMPILING = 500  # steps: compiling takes a minute or two on a CPU
 
 
-def choose(precision: str, compile: bool | str, device: torch.device, steps: int = 0) -> Acceleration:
+def choose(precision: str | int, compile: bool | str, device: torch.device, steps: int = 0) -> Acceleration:
     """`precision` is auto, 32, bf16-mixed or 16-mixed; `compile` is auto, true or false.
 
     Raises ValueError for a precision that the device does not have.
     """
-    fast = has_fast_bf16(device)
+    fast, precision = has_fast_bf16(device), str(precision)
     if precision == "auto":
         precision = "bf16-mixed" if fast else "32"
     if precision not in DTYPES:

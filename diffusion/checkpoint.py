@@ -74,10 +74,10 @@ def load(path: str | Path, kind: str | None = None, trust: Iterable[str] = ()) -
     if path.is_dir():
         path = path / "model.safetensors"
     if not path.exists():
-        raise FileNotFoundError(f"ckpt = {path}: no such file (a run's folder holds model.safetensors when its training "
-                                "has finished)")
+        raise FileNotFoundError(f"ckpt = {path}: no such file (a run's folder holds model.safetensors once its "
+                                "training has finished)")
     if path.suffix == ".ckpt":
-        raise BadModelFile(f"{path} serves to resume training; the model to use is model.safetensors in the same folder")
+        raise BadModelFile(f"{path} serves to resume training; to use is model.safetensors in the same folder")
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get("diffusion", "null"))
@@ -89,7 +89,7 @@ def load(path: str | Path, kind: str | None = None, trust: Iterable[str] = ()) -
         raise BadModelFile(f"{path} is a safetensors file, but not a model of this project: it has no description "
                            f"(first tensors: {', '.join(names[:3])})")
     if header["format"] > FORMAT:
-        raise BadModelFile(f"{path} has format {header['format']}, this version reads up to {FORMAT}: upgrade diffusion")
+        raise BadModelFile(f"{path} has format {header['format']}, this version reads up to {FORMAT}: upgrade")
     if kind is not None and header["kind"] != kind:
         raise BadModelFile(f"{path} holds a model of kind {header['kind']}; this needs one of kind {kind}")
     tensors: dict[str, dict[str, Tensor]] = {}

@@ -41,7 +41,7 @@ def sample(cfg: DictConfig) -> None:
         sampling.main(cfg)
 
 
-def composed(overrides: list[str]) -> tuple[DictConfig, dict[str, str]]:
+def composed(overrides: list[str]) -> tuple[DictConfig, dict[str, str | None]]:
     """Another configuration of the train command, and which option each group has."""
     cfg = hydra.compose("train", overrides, return_hydra_config=True)
     choices = dict(cfg.hydra.runtime.choices)
@@ -59,7 +59,7 @@ def launch(processes: int, overrides: list[str]) -> None:
     threads = str(max((os.cpu_count() or 1) // processes, 1))
     code = subprocess.run(command, env={"OMP_NUM_THREADS": threads, **os.environ}).returncode
     if code:
-        raise RuntimeError(f"the process group ended with code {code}: the reason stands above and in the run's log.txt")
+        raise RuntimeError(f"the process group ended with code {code}: the reason is above and in the run's log.txt")
 
 
 class told:

@@ -92,7 +92,7 @@ def canonical(node, trusted: Iterable[str] = TRUSTED):
 def _same(value, default) -> bool:
     if isinstance(value, list) and isinstance(default, tuple):
         return tuple(value) == default
-    return type(value) is type(default) and value == default or (
+    return (type(value) is type(default) and value == default) or (
         {type(value), type(default)} == {int, float} and value == default)
 
 

@@ -42,9 +42,9 @@ def tiled(pictures: UInt8[Tensor, "n c h w"], columns: int) -> UInt8[Tensor, "c 
 
 
 def save_png(picture: UInt8[Tensor, "c h w"], path: Path, parameters: Mapping[str, object]) -> None:
-    """One PNG with its generation parameters as text, in the form that viewers of such pictures read; {} writes none."""
-    info = PngInfo()
-    prompt, rest = str(parameters.get("prompt", "")), {k: v for k, v in parameters.items() if k not in ("prompt", "negative")}
+    """One PNG with its generation parameters as text, in the form that viewers read; {} writes none."""
+    info, prompt = PngInfo(), str(parameters.get("prompt", ""))
+    rest = {name: value for name, value in parameters.items() if name not in ("prompt", "negative")}
     lines = [prompt, *([f"Negative prompt: {parameters['negative']}"] if parameters.get("negative") else []),
              ", ".join(f"{key}: {value}" for key, value in rest.items())]
     if parameters:

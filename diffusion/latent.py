@@ -3,6 +3,7 @@
     prompts -> conditioning -> sampler over latents -> pixels
 """
 
+import collections
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
@@ -85,13 +86,12 @@ class LatentDiffusion(nn.Module):
     def generate(self, prompts: Sequence[str], noise: Noise, sampling: Sampling, negative: str = ""
                  ) -> UInt8[Tensor, "b c h w"]:
         """Pictures for the prompts, as the files show them."""
-        step = None
-        for step in self.sample(self.condition(prompts), noise, len(prompts), sampling, negative):
-            pass
-        return self.decode(step.x)
+        steps = self.sample(self.condition(prompts), noise, len(prompts), sampling, negative)
+        last = collections.deque(steps, maxlen=1)
+        return self.decode(last[0].x)
 
     @torch.no_grad()
-    def decode(self, z: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:
+    def decode(self, z: Float[Tensor, "b d i j"]) -> UInt8[Tensor, "b c h w"]:
         """Latents to 8-bit pictures."""
         with self.autocast():
             return to_uint8(self.autoencoder.decode(z))

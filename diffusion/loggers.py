@@ -1,4 +1,4 @@
-"""Where numbers go: metrics.csv always, Weights & Biases or TensorBoard on request. A resumed run goes on in its own."""
+"""Where numbers go: metrics.csv always, wandb or TensorBoard on request. A resumed run goes on in its own."""
 
 import csv
 from pathlib import Path
@@ -52,16 +52,16 @@ class Csv(pl.loggers.logger.Logger):
             writer.writerows({"step": step, **row} for step, row in self.rows.items())
 
 
-def loggers_of(stage: Stage, resumed: bool) -> list:
+def loggers_of(stage: Stage) -> list:
     """metrics.csv and what logger= adds; the run's key is its name everywhere, so a resumed run keeps its id."""
     chosen = [Csv(stage.folder)]
     for node in (plain(stage.cfg.logger) or {}).values():
         logger = build(node, stage.cfg.trusted)
-        chosen.append(logger(stage=stage, resumed=resumed))
+        chosen.append(logger(stage=stage))
     return chosen
 
 
-def wandb(*, stage: Stage, resumed: bool, project: str = "diffusion", offline: bool = False, group: str | None = None,
+def wandb(*, stage: Stage, project: str = "diffusion", offline: bool = False, group: str | None = None,
           entity: str | None = None):
     """Weights & Biases: curves, pictures and the configuration. `offline` needs no account; sync later."""
     from pytorch_lightning.loggers import WandbLogger
@@ -71,7 +71,7 @@ def wandb(*, stage: Stage, resumed: bool, project: str = "diffusion", offline: b
                        group=group, resume="allow", config=plain(stage.cfg))
 
 
-def tensorboard(*, stage: Stage, resumed: bool):
+def tensorboard(*, stage: Stage):
     """Event files in the run's folder."""
     from pytorch_lightning.loggers import TensorBoardLogger
 

@@ -27,7 +27,7 @@ from diffusion.stages import Compose, Stage, parent_stage, plan, relative, writa
 log = logging.getLogger(__name__)
 
 
-def main(cfg, choices: dict[str, str], overrides: list[str], compose: Compose) -> dict:
+def main(cfg, choices: dict[str, str | None], overrides: list[str], compose: Compose) -> dict:
     """Returns the content of results.json."""
     quiet()
     keep_freed_memory()

@@ -126,21 +126,22 @@ def train(stage: Stage, data, resume_from: Path | None) -> None:
     training.place(device, acceleration)
     if processes.rank() == 0:
         stage.write("plan.yaml", {"acceleration": vars(acceleration), "device": device.type})
-    log.info("%s: %s parameters, %d steps of %d, %s on %s, ready in %s", stage.part,
-             f"{sum(p.numel() for p in training.parameters() if p.requires_grad):,}", cfg.steps, cfg.batch, acceleration,
-             device.type, duration(time.perf_counter() - started))
+    size = sum(p.numel() for p in training.parameters() if p.requires_grad)
+    log.info("%s: %s parameters, %d steps of %d, %s on %s, ready in %s", stage.part, f"{size:,}", cfg.steps, cfg.batch,
+             acceleration, device.type, duration(time.perf_counter() - started))
     if resume_from is not None:
         log.info("%s: goes on from %s", stage.part, relative(resume_from))
     batches = MicroBatches(pictures, fetch, batch=cfg.batch, steps=cfg.steps, seed=cfg.seed, rank=processes.rank(),
                            world=processes.world(), accumulate=cfg.accumulate)
     loader = StepLoader(batches, lambda: training.updates_done, cfg.workers)
     fp16 = acceleration.precision == "16-mixed"
-    trainer = build(cfg.trainer, cfg.trusted, max_epochs=1, default_root_dir=str(stage.folder), logger=loggers_of(stage, resume_from is not None),
-                    precision="16-mixed" if fp16 else "32-true", use_distributed_sampler=False,
+    callbacks = [Progress(stage.part), *build(cfg.callbacks, cfg.trusted).values(),
+                 Saving(stage.resume_path, cfg.save_minutes)]
+    trainer = build(cfg.trainer, cfg.trusted, max_epochs=1, default_root_dir=str(stage.folder), callbacks=callbacks,
+                    logger=loggers_of(stage), precision="16-mixed" if fp16 else "32-true",
+                    use_distributed_sampler=False, plugins=[AtomicCheckpointIO()],
                     accumulate_grad_batches=cfg.accumulate if training.automatic_optimization else 1,
-                    callbacks=[Progress(stage.part), *build(cfg.callbacks, cfg.trusted).values(),
-                               Saving(stage.resume_path, cfg.save_minutes)],
-                    plugins=[AtomicCheckpointIO()], **strategy(training))
+                    **strategy(training))
     trainer.fit(training, loader, ckpt_path=resume_from)
     finish(stage, training, data)
     close_loggers(trainer)

@@ -85,8 +85,8 @@ def prompts_from(cfg, conditional: bool) -> list[str]:
             log.warning("this model was trained without text: the prompts are ignored")
         return [""]
     if not prompts:
-        raise ValueError("no prompt: give 'prompt=\"...\"', 'prompt=[\"...\",\"...\"]', prompts_file=FILE with one a line, "
-                         "or prompts_file=- to read them from standard input")
+        raise ValueError("no prompt: give 'prompt=\"...\"', 'prompt=[\"...\",\"...\"]', prompts_file=FILE with one a "
+                         "line, or prompts_file=- to read them from standard input")
     return [str(prompt) for prompt in prompts]
 
 
@@ -118,14 +118,14 @@ def scale_of(sampling: Sampling) -> float:
 def warn(file: ModelFile, sampling: Sampling, model: LatentDiffusion, prompts: list[str], negative: str) -> None:
     """What works, but not as one may expect."""
     if file.facts.get("caption_dropout") == 0 and (scale_of(sampling) != 1 or negative):
-        log.warning("guidance.scale = %g, but this model was trained with task.caption_dropout=0: it never saw the null "
-                    "condition, so guidance is not meaningful; take guidance.scale=1", scale_of(sampling))
+        log.warning("guidance.scale = %g, but this model was trained with task.caption_dropout=0: it never saw the "
+                    "null condition, so guidance is not meaningful; take guidance.scale=1", scale_of(sampling))
     if negative and scale_of(sampling) == 1:
         log.warning("negative has no effect at guidance.scale=1")
-    for prompt in prompts:
-        if model.text_encoder is not None and (tokens := model.text_encoder.token_count(prompt)) > model.text_encoder.length:
-            log.warning("the prompt %r has %d tokens, the encoder reads the first %d", prompt[:60], tokens,
-                        model.text_encoder.length)
+    encoder = model.text_encoder
+    for prompt in prompts if encoder is not None else []:
+        if (tokens := encoder.token_count(prompt)) > encoder.length:
+            log.warning("the prompt %r has %d tokens, %d are read", prompt[:60], tokens, encoder.length)
 
 
 def device_named(name: str) -> torch.device:

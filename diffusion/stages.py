@@ -1,7 +1,7 @@
 """Stages and their folders: what a run needs first, what is finished, and where everything lies.
 
-A stage is an experiment with its parents trained. Its folder, runs/<experiment>/<key>/, is a function of what can change
-its numbers: the content of the config groups that its task reads, seed, steps, batch, optimizer, the data's
+A stage is an experiment with its parents trained. Its folder, runs/<experiment>/<key>/, is a function of what can
+change its numbers: the content of the config groups that its task reads, seed, steps, batch, optimizer, the data's
 fingerprint and the parents' keys - not of devices, logger, paths or cadence. So the same command finds the same
 folder, goes on or says that it is done, and a sweep over schedules trains its autoencoder once.
 """
@@ -24,9 +24,9 @@ from diffusion.config import canonical, locate, plain
 RECIPE = 1  # raised with every entry under "Numbers changed" in CHANGELOG.md
 NUMBERS = ("seed", "steps", "batch", "clip", "precision", "optimizer", "lr")
 SHARED = ("data", "paths", "logger", "trainer", "debug")  # groups that a parent takes over from its child
-SHARED_KEYS = ("precision", "compile", "resume", "accumulate")
+SHARED_KEYS = ("precision", "compile", "resume")
 
-Compose = Callable[[list[str]], tuple[DictConfig, dict[str, str]]]  # overrides -> configuration, group -> option
+Compose = Callable[[list[str]], tuple[DictConfig, dict[str, str | None]]]  # overrides -> configuration, group -> option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Stage:
         atomic(self.folder / name, lambda temporary: Path(temporary).write_text(text))
 
 
-def plan(cfg: DictConfig, choices: Mapping[str, str], overrides: list[str], compose: Compose, data,
+def plan(cfg: DictConfig, choices: Mapping[str, str | None], overrides: list[str], compose: Compose, data,
          part: str = "model") -> Stage:
     """The stage that a configuration describes, with its parents."""
     parents = {}
@@ -96,7 +96,7 @@ def plan(cfg: DictConfig, choices: Mapping[str, str], overrides: list[str], comp
     return Stage(part, choices["experiment"], cfg, tuple(overrides), parents, key_of(cfg, parents, data))
 
 
-def parent_stage(name: str, parent: Mapping, cfg: DictConfig, choices: Mapping[str, str], overrides: list[str],
+def parent_stage(name: str, parent: Mapping, cfg: DictConfig, choices: Mapping[str, str | None], overrides: list[str],
                  compose: Compose, data) -> Stage:
     """A parent is its own experiment, with the child's choices for what both share and for this part."""
     groups = (*SHARED, name)

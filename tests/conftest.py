@@ -9,7 +9,9 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-install_import_hook("diffusion", "beartype.beartype")
+import tests.typechecker  # noqa: F401  the hook looks it up
+
+install_import_hook("diffusion", "tests.typechecker.check")
 
 from diffusion.acceleration import cpu_bf16_gain  # noqa: E402
 

@@ -28,8 +28,8 @@ def planned(*overrides):
 
 
 GROUPS = ["task", "data", "autoencoder", "text_encoder", "backbone", "judge", "schedule", "parameterization",
-          "time_sampler", "weighting", "sampler", "discretization", "guidance", "optimizer", "lr", "trainer", "callbacks",
-          "logger", "evaluation", "experiment"]
+          "time_sampler", "weighting", "sampler", "discretization", "guidance", "optimizer", "lr", "trainer",
+          "callbacks", "logger", "evaluation", "experiment"]
 
 
 @pytest.mark.parametrize("choice", [f"{group}={name}" for group in GROUPS for name in names(group)])
@@ -63,7 +63,7 @@ def test_a_sweep_over_schedules_shares_its_parents():
 def test_a_parent_keeps_its_own_numbers_and_takes_the_childs_data_and_part():
     stage = planned("steps=7", "seed=3", "autoencoder=kl_f4", "precision=32")
     parent = stage.parents["autoencoder"]
-    assert parent.cfg.steps != 7 and parent.cfg.seed == 0 and parent.cfg.precision == "32"
+    assert parent.cfg.steps != 7 and parent.cfg.seed == 0 and parent.cfg.precision == 32
     assert parent.cfg.data.train == 64 and parent.cfg.autoencoder == stage.cfg.autoencoder
     assert parent.experiment == "shapes_autoencoder"
 

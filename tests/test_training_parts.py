@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from diffusion import rng
 from diffusion.data.batches import FromStep, MicroBatches, positions
@@ -67,13 +68,13 @@ def test_learning_rates_warm_up_and_stay_in_range(factor):
 
 
 def unit(n, dim=4, seed=0):
-    return torch.nn.functional.normalize(torch.randn(n, dim, generator=torch.Generator().manual_seed(seed)), dim=1)
+    return F.normalize(torch.randn(n, dim, generator=torch.Generator().manual_seed(seed)), dim=1)
 
 
 def test_contrastive_loss_of_distinct_content_is_clips():
     image, text, scale = unit(6), unit(6, seed=1), torch.tensor(7.0)
     logits, target = scale * image @ text.T, torch.arange(6)
-    clips = (torch.nn.functional.cross_entropy(logits, target) + torch.nn.functional.cross_entropy(logits.T, target)) / 2
+    clips = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
     assert torch.allclose(contrastive_loss(image, text, target, scale).mean(), clips)
 
 
@@ -100,7 +101,8 @@ def test_hinge_losses_vanish_where_the_critic_is_sure():
 
 def test_the_adaptive_weight_balances_the_gradients_at_the_last_layer():
     w = torch.randn(3, requires_grad=True)
-    reconstruction, adversarial = (w * torch.tensor([1.0, 2.0, 2.0])).sum(), 0.01 * (w * torch.tensor([3.0, 4.0, 0.0])).sum()
+    reconstruction = (w * torch.tensor([1.0, 2.0, 2.0])).sum()
+    adversarial = 0.01 * (w * torch.tensor([3.0, 4.0, 0.0])).sum()
     weight = adaptive_weight(reconstruction, adversarial, w)
     assert weight * 0.05 == pytest.approx(3.0, rel=1e-4)
 

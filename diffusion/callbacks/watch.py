@@ -28,7 +28,7 @@ class Validation(pl.Callback):
 
 
 class Pictures(pl.Callback):
-    """Writes the stage's grids to samples/ in the run's folder and to the loggers that take pictures, every `every` updates."""
+    """Writes the stage's grids to samples/ in the run's folder, and to loggers that take pictures, every so often."""
 
     def __init__(self, every: int | None):
         self.every, self.seen = every, -1

@@ -1,6 +1,6 @@
 """Training batches of pictures and captions: what the stages before the denoiser read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -39,7 +39,7 @@ def share(n: int, rank: int, world: int) -> range:
     return range(rank * n // world, (rank + 1) * n // world)
 
 
-def chunks(items: Sequence, size: int):
+def chunks(items: Sequence | Tensor, size: int) -> Iterator:
     """Consecutive pieces of at most `size`."""
     for start in range(0, len(items), size):
         yield items[start : start + size]

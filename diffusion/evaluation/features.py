@@ -1,4 +1,4 @@
-"""Feature extractors: 8-bit pictures to vectors. Two networks that are always at hand; further ones have the same form."""
+"""Feature extractors: 8-bit pictures to vectors. Two networks that are always at hand; others have the same form."""
 
 from typing import Protocol, runtime_checkable
 

@@ -1,4 +1,4 @@
-"""The Frechet distance between two sets of features, taken as Gaussians (Dowson & Landau 1982; Heusel et al. 2017, Eq. 6):
+"""The Frechet distance of two sets of features, taken as Gaussians (Dowson & Landau 1982; Heusel et al. 2017, Eq. 6):
 
     d^2 = |mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1^(1/2) S_2 S_1^(1/2))^(1/2))
 

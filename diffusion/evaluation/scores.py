@@ -24,8 +24,8 @@ from diffusion.pixels import to_float
 def judged_right(judge: nn.Module, images: UInt8[Tensor, "n c h w"], labels: Tensor) -> Bool[Tensor, " n"]:
     """Whether each picture shows all that its prompt asked for."""
     device = next(judge.parameters()).device
-    return torch.cat([all_right(judge(to_float(images[i.start : i.stop].to(device))), labels[i.start : i.stop].to(device))
-                      for i in chunks(range(len(images)), 250)]).cpu()
+    return torch.cat([all_right(judge(to_float(some.to(device))), wanted.to(device)).cpu()
+                      for some, wanted in zip(chunks(images, 250), chunks(labels, 250), strict=True)])
 
 
 @torch.no_grad()

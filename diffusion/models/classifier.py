@@ -5,7 +5,6 @@ Its pooled features before the heads are also a feature space for Frechet distan
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn

@@ -12,6 +12,7 @@ class Identity(nn.Module):
 
     sigma_data = 0.5  # of pixels in [-1, 1] (Karras et al. 2022, table 1)
     factor = 1
+    trainable = False
 
     def __init__(self, image_channels: int = 3):
         super().__init__()

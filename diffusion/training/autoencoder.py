@@ -42,7 +42,7 @@ class AutoencoderTraining(Training):
     """L = reconstruction + perceptual_weight * ||f(x) - f(x')||^2 + kl_weight * KL + adversarial_weight * lambda * adv.
 
     reconstruction      diffusion.objectives.autoencoder.l1 or l2
-    kl_weight           times the KL summed over a picture's latents, divided by its pixels: both terms are means per value
+    kl_weight           times the KL summed over a picture's latents and divided by its values: all terms are means
     discriminator       learns too, and counts from step adversarial_start on
     statistics_images   how many training pictures the latents' mean and standard deviation are measured on
     """

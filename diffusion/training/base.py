@@ -121,7 +121,7 @@ class Training(pl.LightningModule, abc.ABC):
 
     def on_train_batch_end(self, outputs, batch: dict, batch_idx: int) -> None:
         done = self.updates_done
-        if done % self.log_every and done != self.steps or done == self._since[0]:
+        if (done % self.log_every and done != self.steps) or done == self._since[0]:
             return
         before, then = self._since
         self._since = (done, time.perf_counter())
