@@ -163,7 +163,7 @@ def gradient_error(network: nn.Module, example: tuple, plan: Acceleration) -> tu
     network.load_state_dict(before)
     network.zero_grad(set_to_none=True)
     total = torch.stack([g.norm() for g in eager.values()]).norm()
-    errors = {name: ((compiled[name] - g).norm() / g.norm().clamp(min=1e-3 * total)).item()
+    errors = {name: ((compiled[name] - g).norm() / g.norm().clamp(min=1e-2 * total)).item()
               for name, g in eager.items()}
     name = max(errors, key=lambda n: errors[n] if errors[n] == errors[n] else float("inf"))
     return (errors[name] if errors[name] == errors[name] else float("inf")), name
