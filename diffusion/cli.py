@@ -56,8 +56,10 @@ def launch(processes: int, overrides: list[str]) -> None:
     flags = [flag for flag in sys.argv[1:] if flag.startswith(("--config-dir", "-cd", "--config-name", "-cn"))]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
                "--module", "diffusion.cli", "train", *flags, *overrides]
-    threads = str(max((os.cpu_count() or 1) // processes, 1))
-    code = subprocess.run(command, env={"OMP_NUM_THREADS": threads, **os.environ}).returncode
+    env = {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // processes, 1)), **os.environ}
+    if _in_a_sweep():
+        env["DIFFUSION_SWEEP"] = HydraConfig.get().sweep.dir  # where the job's line goes
+    code = subprocess.run(command, env=env).returncode
     if code:
         raise RuntimeError(f"the process group ended with code {code}: the reason is above and in the run's log.txt")
 

@@ -14,7 +14,7 @@ from diffusion import processes, sweeps
 from diffusion.acceleration import machine_speed
 from diffusion.assembly import describe, load_model, sampling_of
 from diffusion.callbacks.progress import duration
-from diffusion.config import build, check, plain
+from diffusion.config import build, check, locate, plain
 from diffusion.evaluation.features import ClipFeatures, JudgeFeatures
 from diffusion.evaluation.generation import generate_many, pictures_of
 from diffusion.evaluation.scores import frechet_scores, judged_right
@@ -42,7 +42,7 @@ def main(cfg, choices: dict[str, str | None], overrides: list[str], compose: Com
     judge = judge_stage(stage, choices, overrides, compose, data)
     for part in [*stage.walk(), *([judge] if judge else [])]:
         check(part.cfg, part.cfg.trusted)
-    if stage.cfg.task["_target_"].endswith("DiffusionTraining"):
+    if locate(cfg.task["_target_"], cfg.trusted).kind == "latent_diffusion":
         describe(cfg, data, {})  # sizes that do not fit are found before hours of training
     announce(stage, judge)
     for part in stage.walk():

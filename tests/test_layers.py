@@ -4,9 +4,11 @@ import ast
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "diffusion"
-MATHEMATICS = ["conditioning", "estimate", "schedules", "parameterizations", "time_sampling", "discretizations", "weightings",
-               "samplers", "models", "network", "denoiser", "ema", "guidance", "objectives", "pixels", "rng"]
-SHELL = {"pytorch_lightning", "hydra", "omegaconf", "wandb", "datasets", "transformers", "safetensors", "PIL", "pathlib"}
+MATHEMATICS = ["conditioning", "estimate", "schedules", "parameterizations", "time_sampling", "discretizations",
+               "weightings", "samplers", "models", "network", "denoiser", "ema", "guidance", "objectives", "pixels",
+               "rng"]
+SHELL = {"pytorch_lightning", "hydra", "omegaconf", "wandb", "datasets", "transformers", "safetensors", "PIL",
+         "pathlib"}
 
 
 def imports() -> dict[str, set[str]]:

@@ -126,7 +126,7 @@ def test_a_run_holds_what_it_should_and_its_model_file_stands_alone(tmp_path):
         assert isinstance(results[name], float)
     header = (run / "metrics.csv").read_text().splitlines()[0].split(",")
     assert {"step", "train/loss", "train/gradient_norm", "train/lr", "train/images_per_second", "validation/loss_raw",
-            "validation/loss_ema"} <= set(header) and any(h.startswith("train/loss_log_snr[") for h in header)
+            "validation/loss_ema"} <= set(header) and any(h.startswith("train/loss_log_snr_") for h in header)
     alone = tmp_path / "alone.safetensors"
     alone.write_bytes((run / "model.safetensors").read_bytes())
     out = tmp_path / "pictures"
@@ -193,9 +193,11 @@ def test_two_processes_train_what_one_does(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_sweep_writes_its_table_and_trains_parents_once(tmp_path, monkeypatch):
+@pytest.mark.parametrize("processes", ["trainer=cpu", "trainer=ddp"])
+def test_a_sweep_writes_its_table_and_trains_parents_once(processes, tmp_path, monkeypatch):
     use(tmp_path, monkeypatch)
-    command = [sys.executable, str(ROOT / "train.py"), "-m", *SMALL, *TINY_UNET, "schedule=linear,cosine"]
+    command = [sys.executable, str(ROOT / "train.py"), "-m", *SMALL, *TINY_UNET, "schedule=linear,cosine", processes,
+               "trainer.accelerator=cpu"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     table = next((tmp_path / "runs/sweeps").glob("*/table.md")).read_text()

@@ -54,7 +54,7 @@ def test_meter_gives_means_and_bins():
     meter.add("a", torch.tensor([1.0, 2.0]))
     meter.add("a", torch.tensor([6.0]))
     meter.add_bins("loss", torch.tensor([1.0, 3.0, 5.0]), torch.tensor([-1.0, -1.0, 9.0]), [0.0, 5.0])
-    assert meter.take() == {"a": 3.0, "loss[-inf,0]": 2.0, "loss[5,inf]": 5.0}
+    assert meter.take() == {"a": 3.0, "loss_-inf..0": 2.0, "loss_5..inf": 5.0}
     assert meter.take() == {}
 
 

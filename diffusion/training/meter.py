@@ -41,7 +41,7 @@ class Meter:
                 bins, counts = self.sums[name].tolist(), self.sums[name[:-3] + "count"].tolist()
                 low = ["-inf", *(f"{e:g}" for e in self.edges)]
                 high = [*(f"{e:g}" for e in self.edges), "inf"]
-                means.update({f"{name[:-4]}[{a},{b}]": s / c for a, b, s, c in zip(low, high, bins, counts) if c})
+                means.update({f"{name[:-4]}_{a}..{b}": s / c for a, b, s, c in zip(low, high, bins, counts) if c})
             elif not name.endswith("|count"):
                 total, count = self.sums[name].tolist()
                 means[name] = total / count
