@@ -32,7 +32,7 @@ def test_no_two_parts_import_each_other():
     changed = True
     while changed:
         changed = False
-        for part, names in reach.items():
+        for names in reach.values():
             more = set().union(*(reach.get(n, set()) for n in names)) - names
             changed |= bool(more)
             names |= more

@@ -66,7 +66,7 @@ class AutoencoderTraining(Training):
         self._perceptual = [perceptual]  # in a list: frozen, no part of this module's state
         if perceptual_weight and perceptual is None:
             raise ValueError("task.perceptual_weight needs features: name a parent text_encoder in the experiment "
-                             "(parents.text_encoder), as experiment/cifar_autoencoder_perceptual does")
+                             "(parents.text_encoder), as cifar_autoencoder_adversarial does")
         if discriminator is not None and adversarial_start >= self.steps:
             raise ValueError(f"task.adversarial_start = {adversarial_start}, but the run has only {self.steps} steps: "
                              "the discriminator would never start")
