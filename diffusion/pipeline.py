@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from diffusion import processes, sweeps
-from diffusion.acceleration import machine_speed
+from diffusion.acceleration import choose, machine_speed
 from diffusion.assembly import describe, load_model, sampling_of
 from diffusion.callbacks.progress import duration
 from diffusion.config import build, check, locate, plain
@@ -113,7 +113,7 @@ def ready(stage: Stage) -> LatentDiffusion:
     """The stage's model on its device."""
     device = device_of(stage.cfg)
     model = load_model(stage.model()).to(device)
-    model.accelerate(planned(stage, device))
+    model.accelerate(choose(planned(stage, device).precision, False, device))
     return model
 
 

@@ -41,7 +41,8 @@ def use(folder, monkeypatch):
 
 
 def train(*overrides) -> dict:
-    asked = [*SMALL, *overrides]
+    own_data = any(o.startswith("data=") for o in overrides)
+    asked = [*(o for o in SMALL if not (own_data and o.startswith("data."))), *overrides]
     cfg, choices = composed(asked)
     return pipeline.main(cfg, choices, asked, composed)
 

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from diffusion.data.on_demand import OnDemand
+
 
 class DataUnavailable(RuntimeError):
     """The pictures cannot be had here; the message says what failed and what to do about it."""
@@ -18,16 +20,16 @@ class DataUnavailable(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class CaptionedImages:
-    """One split, in memory.
+    """One split.
 
-    images       as they are shown: 0..255
+    images       as they are shown: 0..255; in memory, or decoded when they are indexed
     captions     the distinct captions
     caption_ids  k captions per picture, rows of the table; all say the same content in different words
     content      equal where two pictures are described by the same captions
     labels       one column per attribute of the judge; -1 = does not apply
     """
 
-    images: UInt8[Tensor, "n c h w"]
+    images: UInt8[Tensor, "n c h w"] | OnDemand
     captions: tuple[str, ...]
     caption_ids: Int64[Tensor, "n k"]
     content: Int64[Tensor, " n"]

@@ -2,6 +2,7 @@
 its content.
 """
 
+import functools
 import io
 import os
 import uuid
@@ -55,7 +56,7 @@ def exactly(size: int) -> Prepare:
 
 def crop_and_resize(size: int) -> Prepare:
     """The largest centred square, resampled by Lanczos."""
-    return lambda image: ImageOps.fit(image, (size, size), method=Image.Resampling.LANCZOS)
+    return functools.partial(ImageOps.fit, size=(size, size), method=Image.Resampling.LANCZOS)
 
 
 def cached(

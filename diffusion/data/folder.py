@@ -23,6 +23,7 @@ from diffusion.data.captioned import CaptionedImages, DataUnavailable, Prompts, 
 from diffusion.data.class_captions import TEMPLATES, UNSEEN_TEMPLATES, class_images, class_prompts, fill
 from diffusion.data.decode import cached, crop_and_resize, decode
 from diffusion.data.hashing import digest, files_digest
+from diffusion.data.on_demand import OnDemand
 from diffusion.rng import generator
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -48,16 +49,24 @@ class Folder:
     """source          the folder; pictures are centre-cropped and resized to image_size
     caption_column  the key of the caption in metadata.jsonl
     cache           a folder for the decoded pictures, or None
+    memory_gib      decoded splits up to this size are kept in memory, larger ones are decoded on demand (workers=4)
 
     heads and prompt_groups depend on the files, which are listed when first asked for.
     """
 
     channels = 3
 
-    def __init__(self, source: str, image_size: int, caption_column: str = "text", cache: str | None = None):
+    def __init__(
+        self,
+        source: str,
+        image_size: int,
+        caption_column: str = "text",
+        cache: str | None = None,
+        memory_gib: float = 8.0,
+    ):
         if image_size < 1:
             raise ValueError(f"image_size: at least 1, got {image_size}")
-        self.source, self.cache = source, cache
+        self.source, self.cache, self.memory_gib = source, cache, memory_gib
         self.image_size, self.caption_column = image_size, caption_column
 
     @property
@@ -108,11 +117,15 @@ class Folder:
 
     def _captioned(self, name: str, templates=TEMPLATES) -> CaptionedImages:
         files = self._listing.files[one_of("split", name, ("train", "test"))]
-        images = cached(
-            self.cache,
-            f"folder-{name}-{self.image_size}-{self._content}",
-            lambda: decode([(str(file), file) for file in files], crop_and_resize(self.image_size)),
-        )
+        prepare = crop_and_resize(self.image_size)
+        if len(files) * 3 * self.image_size**2 > self.memory_gib * 2**30:
+            images = OnDemand(files, prepare, self.image_size)
+        else:
+            images = cached(
+                self.cache,
+                f"folder-{name}-{self.image_size}-{self._content}",
+                lambda: decode([(str(file), file) for file in files], prepare),
+            )
         texts, classes = self._listing.texts[name], self._listing.classes
         if classes:
             return class_images(images, torch.tensor([classes.index(t) for t in texts]), classes, templates)
