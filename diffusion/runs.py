@@ -104,11 +104,12 @@ def opened(stage: Stage) -> Iterator[None]:
 
 
 def planned(stage: Stage, device: torch.device) -> Acceleration:
-    """What plan.yaml says, or a first look at the machine."""
+    """What plan.yaml says, or a first look at the machine; a plan for another kind of device does not count."""
     path = stage.folder / "plan.yaml"
-    if path.exists():
+    plan = yaml.safe_load(path.read_text()) if path.exists() else {}
+    if plan.get("device") == device.type:
         has_fast_bf16(device)  # a plan made elsewhere must not crash here
-        return Acceleration(**yaml.safe_load(path.read_text())["acceleration"])
+        return Acceleration(**plan["acceleration"])
     return choose(stage.cfg.precision, stage.cfg.compile, device, stage.cfg.steps)
 
 
