@@ -10,6 +10,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from diffusion.data.captioned import CaptionedImages, Prompts
+from diffusion.data.on_demand import OnDemand
 from diffusion.data.wording import with_article
 from diffusion.rng import generator
 
@@ -32,7 +33,7 @@ def fill(template: str, name: str) -> str:
 
 
 def class_images(
-    images: UInt8[Tensor, "n c h w"],
+    images: UInt8[Tensor, "n c h w"] | OnDemand,
     classes: Int64[Tensor, " n"],
     names: Sequence[str],
     templates: Sequence[str] = TEMPLATES,

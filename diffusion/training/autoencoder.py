@@ -188,9 +188,10 @@ class AutoencoderTraining(Training):
 
     @torch.no_grad()
     def pictures(self) -> dict[str, Tensor]:
-        x = self.test_set.images[:32].to(self.device)
+        columns = min(16, len(self.test_set))
+        x = self.test_set.images[: min(32, len(self.test_set)) // columns * columns].to(self.device)
         pairs = torch.stack([x, self._round_trip(x)], 1).cpu()
-        return {"reconstructions": rearrange(pairs, "(r k) two c h w -> c (r two h) (k w)", k=16)}
+        return {"reconstructions": rearrange(pairs, "(r k) two c h w -> c (r two h) (k w)", k=columns)}
 
     @torch.no_grad()
     def finish(self) -> dict:
