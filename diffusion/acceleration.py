@@ -22,6 +22,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from diffusion.checkpoint import atomic
+
 log = logging.getLogger(__name__)
 DTYPES = {"32": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -135,8 +137,7 @@ def accelerate(
         worst, name = gradient_error(network, example(), plan)
         known = "right" if worst < WRONG else f"wrong at {name} (relative error {worst:.2g})"
         if verdict is not None:
-            verdict.parent.mkdir(parents=True, exist_ok=True)
-            verdict.write_text(known)
+            atomic(verdict, lambda temporary: Path(temporary).write_text(known))
     elif known == "right":
         network.compile(dynamic=False)
     if known != "right":

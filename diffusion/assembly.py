@@ -4,6 +4,7 @@ The one place that knows both. Each function takes the configuration, the data s
 settings that all trainings share.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,14 +19,17 @@ from diffusion.training.base import Training
 
 def settings_of(cfg, rank: int = 0, world: int = 1) -> dict:
     """What every training is told."""
-    return {"seed": cfg.seed, "steps": cfg.steps, "batch": cfg.batch, "optimizer": build(cfg.optimizer, cfg.trusted),
+    optimizer = build(cfg.optimizer, cfg.trusted)
+    if str(cfg.precision) == "16-mixed":
+        optimizer = functools.partial(optimizer, fused=False)  # a fused step would unscale after the clipping
+    return {"seed": cfg.seed, "steps": cfg.steps, "batch": cfg.batch, "optimizer": optimizer,
             "lr": build(cfg.lr, cfg.trusted), "clip": cfg.clip, "log_every": cfg.log_every, "rank": rank,
             "world": world, "accumulate": cfg.accumulate}
 
 
 def autoencoder(cfg, task: Callable, data, parents: Mapping[str, ModelFile], settings: dict) -> Training:
     node = {**plain(cfg.autoencoder), "image_channels": data.channels}
-    clip = parents["text_encoder"].module("text_encoder") if "text_encoder" in parents else None
+    clip = parents["text_encoder"].module("text_encoder").requires_grad_(False) if "text_encoder" in parents else None
     return task(model=build(node, cfg.trusted), node=node, data=data, perceptual=clip, **settings)
 
 

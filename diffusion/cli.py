@@ -6,6 +6,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,8 +25,10 @@ log = logging.getLogger(__name__)
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="train")
 def train(cfg: DictConfig) -> None:
     job = HydraConfig.get()
-    devices = cfg.trainer.devices * cfg.trainer.get("num_nodes", 1) if isinstance(cfg.trainer.devices, int) else 1
-    if devices > 1 and "LOCAL_RANK" not in os.environ:
+    if not isinstance(cfg.trainer.devices, int) or cfg.trainer.devices < 1:
+        log.error("trainer.devices = %s: a number of processes, at least 1", cfg.trainer.devices)
+        sys.exit(1)
+    if cfg.trainer.devices > 1 and "LOCAL_RANK" not in os.environ:
         return launch(cfg.trainer.devices, list(job.overrides.task))
     from diffusion import pipeline
 
@@ -53,13 +56,18 @@ def composed(overrides: list[str]) -> tuple[DictConfig, dict[str, str | None]]:
 
 def launch(processes: int, overrides: list[str]) -> None:
     """The same job as a process group of its own, with the same overrides; Lightning never spawns."""
-    flags = [flag for flag in sys.argv[1:] if flag.startswith(("--config-dir", "-cd", "--config-name", "-cn"))]
+    flags = [part for flag, value in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=True)
+             if flag.startswith(("--config-dir", "-cd", "--config-name", "-cn"))
+             for part in ([flag] if "=" in flag else [flag, value])]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
                "--module", "diffusion.cli", "train", *flags, *overrides]
     env = {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // processes, 1)), **os.environ}
     if _in_a_sweep():
         env["DIFFUSION_SWEEP"] = HydraConfig.get().sweep.dir  # where the job's line goes
-    code = subprocess.run(command, env=env).returncode
+    group = subprocess.Popen(command, env=env)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda n, frame: group.send_signal(n))  # its agent tells the workers, which save
+    code = group.wait()
     if code:
         raise RuntimeError(f"the process group ended with code {code}: the reason is above and in the run's log.txt")
 

@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
+from diffusion.checkpoint import atomic
 from diffusion.config import build, plain
 from diffusion.stages import Stage
 
@@ -46,10 +47,14 @@ class Csv(pl.loggers.logger.Logger):
     @rank_zero_only
     def save(self) -> None:
         names = sorted({name for row in self.rows.values() for name in row})
-        with open(self.path, "w", newline="") as file:
-            writer = csv.DictWriter(file, ["step", *names])
-            writer.writeheader()
-            writer.writerows({"step": step, **row} for step, row in self.rows.items())
+
+        def write(temporary: str) -> None:
+            with open(temporary, "w", newline="") as file:
+                writer = csv.DictWriter(file, ["step", *names])
+                writer.writeheader()
+                writer.writerows({"step": step, **row} for step, row in self.rows.items())
+
+        atomic(self.path, write)
 
 
 def loggers_of(stage: Stage) -> list:

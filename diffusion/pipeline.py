@@ -21,7 +21,7 @@ from diffusion.evaluation.scores import frechet_scores, judged_right
 from diffusion.grids import labelled
 from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.memory import keep_freed_memory
-from diffusion.runs import device_of, planned, quiet, run
+from diffusion.runs import CannotResume, device_of, planned, quiet, run
 from diffusion.stages import Compose, Stage, parent_stage, plan, relative, writable
 
 log = logging.getLogger(__name__)
@@ -42,8 +42,7 @@ def main(cfg, choices: dict[str, str | None], overrides: list[str], compose: Com
     judge = judge_stage(stage, choices, overrides, compose, data)
     for part in [*stage.walk(), *([judge] if judge else [])]:
         check(part.cfg, part.cfg.trusted)
-    if locate(cfg.task["_target_"], cfg.trusted).kind == "latent_diffusion":
-        describe(cfg, data, {})  # sizes that do not fit are found before hours of training
+    refuse_early(stage, data)
     announce(stage, judge)
     for part in stage.walk():
         run(part, data)
@@ -55,9 +54,26 @@ def main(cfg, choices: dict[str, str | None], overrides: list[str], compose: Com
     return results
 
 
+def refuse_early(stage: Stage, data) -> None:
+    """What cannot work is said before hours of training. Raises ValueError, CannotResume."""
+    cfg = stage.cfg
+    if cfg.resume not in ("auto", "must", "never"):
+        raise ValueError(f"resume = {cfg.resume}: allowed are auto, must and never")
+    if cfg.resume == "must" and not any(part.started() or part.finished() for part in stage.walk()):
+        raise CannotResume(f"resume=must, but {relative(stage.folder)} holds nothing to go on from (last.ckpt)")
+    choose(cfg.precision, cfg.compile, device_of(cfg))
+    if locate(cfg.task["_target_"], cfg.trusted).kind != "latent_diffusion":
+        return
+    describe(cfg, data, {})
+    schedule = build(cfg.schedule, cfg.trusted)
+    build(cfg.parameterization, cfg.trusted).check(schedule)
+    build(cfg.discretization, cfg.trusted)(schedule, cfg.sampling_steps)
+    build(cfg.time_sampler, cfg.trusted)(schedule, torch.rand(1))
+
+
 def judge_stage(stage: Stage, choices, overrides, compose, data) -> Stage | None:
     """The classifier that scores the samples, where the experiment names one and scoring is on."""
-    if not (stage.cfg.judged_by and stage.cfg.evaluation.judge and stage.cfg.evaluation.samples):
+    if not (data.heads and stage.cfg.judged_by and stage.cfg.evaluation.judge and stage.cfg.evaluation.samples):
         return None
     return parent_stage("judge", plain(stage.cfg.judged_by), stage.cfg, choices, overrides, compose, data)
 
@@ -87,17 +103,20 @@ def sampled_and_scored(stage: Stage, judge: Stage | None, data) -> dict:
         model = ready(stage)
         draw_grid(model, data, sampling_of(cfg), cfg.seed, grid)
         minutes = sum(part.results()["stage_minutes"] for part in stage.walk()) if processes.rank() == 0 else 0
-        results = {k: v for k, v in results.items() if k not in ("scores", "frechet")} | {
+        results = {k: v for k, v in results.items() if k not in results.get("scored", [])} | {
             "sampling": settings, "minutes": minutes + (time.perf_counter() - began) / 60}
         if processes.rank() == 0:
             stage.write("results.json", results)
     log.info("samples: %s", relative(grid))
     log.info("next: python sample.py ckpt=%s 'prompt=\"%s\"'", relative(stage.folder), data.example_prompts[0])
-    scored = results.get("evaluation") == plain(cfg.evaluation)
+    asked = plain(cfg.evaluation) | {"judged_by": judge.key if judge else None}
+    scored = results.get("evaluation") == asked
     if cfg.evaluation.samples and not (fresh and scored):
         if judge is not None:
             run(judge, data)
-        results |= score(stage, judge, data, model or ready(stage)) | {"evaluation": plain(cfg.evaluation)}
+        scores = score(stage, judge, data, model or ready(stage)) | {"evaluation": asked}
+        results = {k: v for k, v in results.items() if k not in results.get("scored", [])} | scores
+        results["scored"] = sorted(scores)
         if processes.rank() == 0:
             stage.write("results.json", results)
     return results

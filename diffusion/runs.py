@@ -1,6 +1,7 @@
 """Carrying out a stage: open its folder, train or go on, and leave a model file and results behind."""
 
 import contextlib
+import dataclasses
 import gc
 import logging
 import os
@@ -47,25 +48,23 @@ def device_of(cfg) -> torch.device:
     accelerator = cfg.trainer.accelerator
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if accelerator not in ("cpu", "cuda", "gpu"):
+        raise ValueError(f"trainer.accelerator = {accelerator}: allowed are auto, cpu and gpu")
     if accelerator in ("cuda", "gpu"):
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return torch.device(accelerator)
 
 
 def run(stage: Stage, data) -> None:
-    """Train a stage unless it is finished. Raises Interrupted, NonFinite, CannotResume."""
+    """Train a stage unless it is finished. Raises Interrupted, NonFinite."""
     resume = stage.cfg.resume
-    if resume not in ("auto", "must", "never"):
-        raise ValueError(f"resume = {resume}: allowed are auto, must and never")
     finished, started = processes.from_first((stage.finished(), stage.started()))
     if finished and resume != "never":
         log.info("%s: finished before, in %s", stage.part, relative(stage.folder))
         return
-    if resume == "must" and not started:
-        raise CannotResume(f"resume=must, but {relative(stage.folder)} holds nothing to go on from (last.ckpt)")
     with opened(stage):
         if resume == "never" and processes.rank() == 0:
-            for name in ("last.ckpt", "results.json", "model.safetensors", "metrics.csv"):
+            for name in ("last.ckpt", "results.json", "model.safetensors", "metrics.csv", "plan.yaml"):
                 (stage.folder / name).unlink(missing_ok=True)
         processes.wait()
         train(stage, data, stage.resume_path if started and resume != "never" else None)
@@ -109,7 +108,9 @@ def planned(stage: Stage, device: torch.device) -> Acceleration:
     plan = yaml.safe_load(path.read_text()) if path.exists() else {}
     if plan.get("device") == device.type:
         has_fast_bf16(device)  # a plan made elsewhere must not crash here
-        return Acceleration(**plan["acceleration"])
+        planned = Acceleration(**plan["acceleration"])
+        asked = stage.cfg.compile
+        return planned if asked == "auto" else dataclasses.replace(planned, compile=bool(asked))
     return choose(stage.cfg.precision, stage.cfg.compile, device, stage.cfg.steps)
 
 
@@ -122,6 +123,8 @@ def train(stage: Stage, data, resume_from: Path | None) -> None:
     acceleration = processes.from_first(planned(stage, device))
     training.place(device, acceleration)
     pictures, fetch = training.fetcher()
+    if not training.automatic_optimization:  # two backward passes through one graph: compiled ones cannot be shared
+        acceleration = dataclasses.replace(acceleration, compile=False)
     network, example = training.accelerated()
     acceleration = accelerate(network, example, acceleration, Path(cfg.paths.cache) / "gradients")
     training.place(device, acceleration)
@@ -139,13 +142,16 @@ def train(stage: Stage, data, resume_from: Path | None) -> None:
     callbacks = [Progress(stage.part), *build(cfg.callbacks, cfg.trusted).values(),
                  Saving(stage.resume_path, cfg.save_minutes)]
     trainer = build(cfg.trainer, cfg.trusted, max_epochs=1, default_root_dir=str(stage.folder), callbacks=callbacks,
-                    logger=loggers_of(stage), precision="16-mixed" if fp16 else "32-true",
+                    accelerator="gpu" if device.type == "cuda" else "cpu", logger=loggers_of(stage),
+                    precision="16-mixed" if fp16 else "32-true",
                     use_distributed_sampler=False, plugins=[AtomicCheckpointIO()],
                     accumulate_grad_batches=cfg.accumulate if training.automatic_optimization else 1,
                     **strategy(training))
-    trainer.fit(training, loader, ckpt_path=resume_from)
-    finish(stage, training, data)
-    close_loggers(trainer)
+    try:
+        trainer.fit(training, loader, ckpt_path=resume_from)
+        finish(stage, training, data)
+    finally:
+        close_loggers(trainer)
 
 
 def strategy(training: Training) -> dict:

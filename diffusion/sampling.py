@@ -38,8 +38,9 @@ def main(cfg) -> Path:
     if cfg.get("evaluation") and cfg.evaluation.judge:
         raise ValueError("evaluation=judged needs a judge, which train.py trains; sample.py takes evaluation=frechet")
     scored = bool(cfg.get("evaluation") and cfg.evaluation.samples)
-    if cfg.n < 1 or cfg.batch < 1:
-        raise ValueError(f"n = {cfg.n} and batch = {cfg.batch}: both must be at least 1")
+    n = cfg.n if cfg.n is not None else cfg.evaluation.samples if scored else 4
+    if n < 1 or cfg.batch < 1:
+        raise ValueError(f"n = {n} and batch = {cfg.batch}: both must be at least 1")
     out = Path(cfg.out)
     writable(out)
     file = checkpoint.load(cfg.ckpt, "latent_diffusion", cfg.trust)
@@ -52,8 +53,8 @@ def main(cfg) -> Path:
              file.facts["steps"], name_of(sampling.sampler), sampling.steps, scale_of(sampling))
     warn(file, sampling, model, prompts, cfg.negative)
     if scored:
-        return evaluated(file, model, sampling, cfg, out)
-    wanted = pictures_of(prompts, cfg.seed, cfg.n)
+        return evaluated(file, model, sampling, cfg, n, out)
+    wanted = pictures_of(prompts, cfg.seed, n)
     with tqdm(total=len(wanted), unit="picture", disable=None) as bar:
         pictures = generate_many(model, wanted, sampling, batch=cfg.batch, negative=cfg.negative, progress=bar.update)
     hashed = hashlib.sha256(file.path.read_bytes()).hexdigest()[:16]
@@ -65,8 +66,8 @@ def main(cfg) -> Path:
                       "Discretization": name_of(sampling.discretization),
                       "Version": f"diffusion {checkpoint.versions()['diffusion']}"}
         save_png(picture, out / f"{index:05}.png", parameters if cfg.metadata else {})
-    rows = [(prompt, pictures[k * cfg.n : (k + 1) * cfg.n]) for k, prompt in enumerate(prompts)]
-    labelled(rows, columns=min(cfg.n, 8)).save(out / "grid.png")
+    rows = [(prompt, pictures[k * n : (k + 1) * n]) for k, prompt in enumerate(prompts)]
+    labelled(rows, columns=min(n, 8)).save(out / "grid.png")
     log.info("%d pictures in %s, all together in %s", len(wanted), relative(out), relative(out / "grid.png"))
     return out
 
@@ -137,23 +138,23 @@ def device_named(name: str) -> torch.device:
     return torch.device(name)
 
 
-def evaluated(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, out: Path) -> Path:
+def evaluated(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, n: int, out: Path) -> Path:
     """Frechet distance of n samples, with captions of the test split, to that split."""
     if model.text_encoder is None:
         raise ValueError("evaluation=frechet compares features of the CLIP inside the model file; this model has none")
     node = dict(file.facts["data"])
     if cfg.data.source is not None:
         node["source"] = cfg.data.source
-    data = build(node, (*TRUSTED, *cfg.trust))
+    data = build(node, ("diffusion.data", *cfg.trust))
     test = data.split("test")
-    rows = torch.arange(cfg.n) % len(test)
+    rows = torch.arange(n) % len(test)
     prompts = [test.captions[i] for i in test.caption_ids[rows, 0].tolist()]
-    with tqdm(total=cfg.n, unit="picture", disable=None) as bar:
+    with tqdm(total=n, unit="picture", disable=None) as bar:
         pictures = generate_many(model, pictures_of(prompts, cfg.seed), sampling, batch=cfg.batch,
                                  negative=cfg.negative, progress=bar.update)
     scores = frechet_scores(pictures, model, data.split("train"), test, [ClipFeatures(model.text_encoder)], cfg.seed,
                             log.info)
-    results = {"ckpt": str(file.path), "n": cfg.n, "seed": cfg.seed, "sampler": name_of(sampling.sampler),
+    results = {"ckpt": str(file.path), "n": n, "seed": cfg.seed, "sampler": name_of(sampling.sampler),
                "discretization": name_of(sampling.discretization), "steps": sampling.steps,
                "guidance": scale_of(sampling), "weights": cfg.weights, "frechet": scores,
                "data_fingerprint": data.fingerprint()}

@@ -24,7 +24,7 @@ from diffusion.config import canonical, locate, plain
 RECIPE = 1  # raised with every entry under "Numbers changed" in CHANGELOG.md
 NUMBERS = ("seed", "steps", "batch", "clip", "precision", "optimizer", "lr")
 SHARED = ("data", "paths", "logger", "trainer", "debug")  # groups that a parent takes over from its child
-SHARED_KEYS = ("precision", "compile", "resume")
+SHARED_KEYS = ("precision", "compile", "trusted", "workers", "save_minutes")
 
 Compose = Callable[[list[str]], tuple[DictConfig, dict[str, str | None]]]  # overrides -> configuration, group -> option
 

@@ -20,11 +20,13 @@ def record(stage: Stage, results: dict) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     name = ",".join(varied()).replace("/", "|") or stage.key
+    if len(name.encode()) > 200:
+        name = f"{name[:60]}...{stage.key}"
     link = folder / name
     link.unlink(missing_ok=True)
     link.symlink_to(os.path.relpath(stage.folder, folder))
-    lines = table({path.name: json.loads((path / "results.json").read_text())
-                   for path in sorted(folder.iterdir()) if (path / "results.json").exists()})
+    (folder / f"{name}.json").write_text(json.dumps(results))  # jobs that differ in sampling alone share a run
+    lines = table({path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))})
     (folder / "table.md").write_text("\n".join(lines) + "\n")
     log.info("sweep so far (%s):\n%s", relative(folder / "table.md"), "\n".join(lines))
 

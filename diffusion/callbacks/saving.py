@@ -51,8 +51,8 @@ class Saving(pl.Callback):
         self.signal = number
 
     def on_train_batch_end(self, trainer, training, outputs, batch, batch_idx) -> None:
-        if trainer.fit_loop._should_accumulate():
-            return
+        if (batch_idx + 1) % training.accumulate:
+            return  # between two passes of one update
         done, alone = training.updates_done, trainer.world_size == 1
         if not alone and done % CHECK_EVERY:
             return

@@ -95,7 +95,7 @@ class Latents:
 def cached_latents(folder: Path, autoencoder: nn.Module, split: CaptionedImages, data_fingerprint: str,
                    acceleration: Acceleration, *, mirror: bool, name: str) -> Tensor:
     """The split's moments."""
-    depends_on = (data_fingerprint, name, weights_hash(autoencoder), mirror, str(acceleration), "moments 1")
+    depends_on = (data_fingerprint, name, weights_hash(autoencoder), mirror, acceleration.precision, "moments 1")
     return cached(folder, f"latents-{name}", depends_on, lambda: {
         "moments": moments(autoencoder, split.images, acceleration, mirror=mirror)})["moments"]
 
@@ -104,6 +104,6 @@ def cached_captions(folder: Path, text_encoder: CLIP, captions: tuple[str, ...],
                     ) -> Conditioning:
     """The captions' encodings."""
     depends_on = (hashlib.blake2b("\n".join(captions).encode()).hexdigest(), weights_hash(text_encoder),
-                  str(acceleration), "captions 1")
+                  acceleration.precision, "captions 1")
     return Conditioning(**cached(folder, "captions", depends_on, lambda: {
         k: v.contiguous() for k, v in vars(encodings(text_encoder, captions, acceleration)).items() if v is not None}))

@@ -197,11 +197,13 @@ class AutoencoderTraining(Training):
     def finish(self) -> dict:
         """Measures the statistics that whiten the latents, then the quality on the whole test split."""
         total = square = count = 0
-        for index in chunks(range(min(self.statistics_images, len(self.train_set))), 250):
-            x = to_float(self.train_set.images[index.start : index.stop].to(self.device))
+        order = torch.randperm(len(self.train_set), generator=rng.generator(self.seed, 0, "statistics"))
+        for index in chunks(order[: self.statistics_images], 250):
+            x = to_float(self.train_set.images[index].to(self.device))
             with self.eager(), self.acceleration.autocast(self.device):
-                z = self.model.posterior(self._format(x)).mean.double()
-            total, square = total + z.sum((0, 2, 3)), square + z.square().sum((0, 2, 3))
+                posterior = self.model.posterior(self._format(x))
+            z, variance = posterior.mean.cpu().double(), posterior.log_var.cpu().double().exp()
+            total, square = total + z.sum((0, 2, 3)), square + (z.square() + variance).sum((0, 2, 3))
             count += z[:, 0].numel()
         mean = total / count
         std = (square / count - mean.square()).clamp(min=1e-12).sqrt()

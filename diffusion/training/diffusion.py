@@ -1,11 +1,13 @@
 """Training the denoiser on cached latents and caption encodings, with a moving average of its weights."""
 
-from collections.abc import Callable
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion import checkpoint, rng
 from diffusion.conditioning import Conditioning
@@ -131,7 +133,7 @@ class DiffusionTraining(Training):
         eps = torch.randn(x0.shape, generator=rng.generator(self.seed, 0, "validation"))
         scores = {}
         for name, weights in self._weights().items():
-            with self.eager(), weights():
+            with self.eager(), weights(), evaluating(self.denoiser):
                 parts = [diffusion_loss(self.denoiser, x0[i].to(self.device), t[i],
                                         eps[i].to(self.device), None if cond is None else cond[i].to(self.device))
                          for i in torch.arange(len(x0)).split(128)]
@@ -139,20 +141,16 @@ class DiffusionTraining(Training):
         return scores
 
     def _weights(self) -> dict[str, Callable]:
-        from contextlib import nullcontext
-
-        return {"raw": nullcontext, "ema": lambda: self.ema.swapped(self.denoiser.network)}
+        return {"raw": contextlib.nullcontext, "ema": lambda: self.ema.swapped(self.denoiser.network)}
 
     @torch.no_grad()
     def pictures(self) -> dict[str, Tensor]:
         """The example prompts from the same noise each time: raw weights above, averaged below."""
-        import dataclasses
-
         prompts = list(self.data.example_prompts)[:16]
         preview = dataclasses.replace(self.sampling, steps=min(self.preview_steps, self.sampling.steps))
         rows = []
         for weights in self._weights().values():
-            with self.eager(), weights():
+            with self.eager(), weights(), evaluating(self.denoiser):
                 rows.append(generate_many(self.model, pictures_of(prompts, self.seed), preview))
         return {"samples": rearrange(torch.stack(rows), "r k c h w -> c (r h) (k w)")}
 
@@ -171,3 +169,13 @@ class DiffusionTraining(Training):
         if encoder is not None:
             facts["text_encoder_hash"] = checkpoint.weights_hash(encoder)
         checkpoint.save(path, self.kind, self.nodes, facts, tensors)
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Without dropout, inside `with`."""
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train()

@@ -19,7 +19,7 @@ class Meter:
 
     def add_bins(self, name: str, values: Tensor, where: Tensor, edges: list[float]) -> None:
         """Means of `values` by the interval of `edges` that `where` falls into; empty bins are left out."""
-        index = torch.bucketize(where.detach().float(), torch.tensor(edges, device=where.device))
+        index = torch.bucketize(where.detach().float(), torch.tensor(edges, device=where.device)).to(values.device)
         for part, weights in (("sum", values.detach().float()), ("count", torch.ones_like(index, dtype=torch.float32))):
             self._accumulate(f"{name}|{part}", torch.bincount(index, weights, minlength=len(edges) + 1).float())
         self.edges = edges
