@@ -80,7 +80,9 @@ class Latents:
         self.batch, self.seed, self.caption_dropout = batch, seed, caption_dropout
 
     def __call__(self, index: Tensor, step: int, rows: slice) -> dict:
-        draw = lambda n, what: rng.integers(n, (self.batch,), self.seed, step, what, rows=rows)  # noqa: E731
+        def draw(n: int, what: str) -> Tensor:
+            return rng.integers(n, (self.batch,), self.seed, step, what, rows=rows)
+
         mean, std = self.moments[index, draw(self.moments.shape[1], "mirror")].float().unbind(1)
         z = rng.normal((self.batch, *mean.shape[1:]), self.seed, step, "posterior", rows=rows)
         out = {"x0": mean + std * z}
