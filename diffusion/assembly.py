@@ -14,6 +14,7 @@ from diffusion.config import build, plain
 from diffusion.denoiser import Denoiser
 from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.text import tokenizer
+from diffusion.text.clip import CLIP
 from diffusion.training.base import Training
 
 
@@ -34,9 +35,12 @@ def autoencoder(cfg, task: Callable, data, parents: Mapping[str, ModelFile], set
 
 
 def contrastive(cfg, task: Callable, data, parents: Mapping[str, ModelFile], settings: dict) -> Training:
-    """The byte-pair encoding is learnt here, on the training captions."""
+    """The byte-pair encoding is learnt here, on the training captions, or comes with the weights to start from."""
     node = {**plain(cfg.text_encoder), "image_size": data.image_size}
-    learnt = tokenizer.learn(data.split("train").captions, node.get("vocabulary", 1024))
+    if cfg.init_from is not None:
+        learnt = checkpoint.load(cfg.init_from).parts["text_encoder"]["tokenizer"]
+    else:
+        learnt = tokenizer.learn(data.split("train").captions, node.get("vocabulary", 1024))
     return task(model=build({**node, "tokenizer": learnt}, cfg.trusted), node=node, data=data, **settings)
 
 
@@ -47,8 +51,8 @@ def judge(cfg, task: Callable, data, parents: Mapping[str, ModelFile], settings:
 
 
 def diffusion(cfg, task: Callable, data, parents: Mapping[str, ModelFile], settings: dict) -> Training:
-    parts = describe(cfg, data, parents)
     encoder = text_encoder(cfg, parents)
+    parts = describe(cfg, data, parents, encoder)
     if "autoencoder" in parents:
         pixels_to_latents = parents["autoencoder"].module("autoencoder")
     else:
@@ -70,7 +74,7 @@ def text_encoder(cfg, parents: Mapping[str, ModelFile]):
     return build(cfg.text_encoder, cfg.trusted) if cfg.text_encoder else None
 
 
-def describe(cfg, data, parents: Mapping[str, ModelFile]) -> dict:
+def describe(cfg, data, parents: Mapping[str, ModelFile], encoder: CLIP | None) -> dict:
     """The parts of a latent diffusion model, as its file describes them. Sizes follow from the neighbours.
 
     Raises ValueError naming both configs where sizes cannot fit.
@@ -79,7 +83,6 @@ def describe(cfg, data, parents: Mapping[str, ModelFile]) -> dict:
              else {**plain(cfg.autoencoder), "image_channels": data.channels})
     first_stage = build(first, cfg.trusted)
     channels, size, _ = first_stage.latent_shape(data.image_size)
-    encoder = text_encoder(cfg, parents)
     text = {} if encoder is None else {
         "text_encoder": parents["text_encoder"].parts["text_encoder"] if "text_encoder" in parents
         else plain(cfg.text_encoder)}

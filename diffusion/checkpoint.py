@@ -70,12 +70,7 @@ def load(path: str | Path, kind: str | None = None, trust: Iterable[str] = ()) -
 
     Raises BadModelFile with what the file is instead; FileNotFoundError where there is none.
     """
-    path = Path(path).expanduser()
-    if path.is_dir():
-        path = path / "model.safetensors"
-    if not path.exists():
-        raise FileNotFoundError(f"ckpt = {path}: no such file (a run's folder holds model.safetensors once its "
-                                "training has finished)")
+    path = model_path(path)
     if path.suffix == ".ckpt":
         raise BadModelFile(f"{path} serves to resume training; to use is model.safetensors in the same folder")
     try:
@@ -97,6 +92,17 @@ def load(path: str | Path, kind: str | None = None, trust: Iterable[str] = ()) -
         part, _, rest = name.partition(".")
         tensors.setdefault(part, {})[rest] = tensor
     return ModelFile(path, header["kind"], header["parts"], header["facts"], tensors, (*MODEL_PACKAGES, *trust))
+
+
+def model_path(path: str | Path, option: str = "ckpt") -> Path:
+    """The model file, or the one in a run's folder. Raises FileNotFoundError where there is none."""
+    path = Path(path).expanduser()
+    if path.is_dir():
+        path = path / "model.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(f"{option} = {path}: no such file (a run's folder holds model.safetensors once its "
+                                "training has finished)")
+    return path
 
 
 def atomic(path: Path, write) -> None:
@@ -122,6 +128,12 @@ def weights_hash(module: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def file_hash(path: Path) -> str:
+    """Names a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _umask() -> int:

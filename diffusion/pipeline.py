@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from diffusion import processes, sweeps
+from diffusion import checkpoint, processes, sweeps
 from diffusion.acceleration import choose, machine_speed
-from diffusion.assembly import describe, load_model, sampling_of
+from diffusion.assembly import describe, load_model, sampling_of, text_encoder
 from diffusion.callbacks.progress import duration
 from diffusion.config import build, check, locate, plain
 from diffusion.evaluation.features import ClipFeatures, JudgeFeatures
@@ -47,11 +47,16 @@ def main(cfg, choices: dict[str, str | None], overrides: list[str], compose: Com
     for part in stage.walk():
         run(part, data)
     results = stage.results()
-    if stage.model().kind == "latent_diffusion":
+    if kind_of(stage.cfg) == "latent_diffusion":
         results = sampled_and_scored(stage, judge, data)
     if processes.rank() == 0:
         sweeps.record(stage, results)
     return results
+
+
+def kind_of(cfg) -> str:
+    """What the configured task trains."""
+    return locate(cfg.task["_target_"], cfg.trusted).kind
 
 
 def refuse_early(stage: Stage, data) -> None:
@@ -62,9 +67,15 @@ def refuse_early(stage: Stage, data) -> None:
     if cfg.resume == "must" and not any(part.started() or part.finished() for part in stage.walk()):
         raise CannotResume(f"resume=must, but {relative(stage.folder)} holds nothing to go on from (last.ckpt)")
     choose(cfg.precision, cfg.compile, device_of(cfg))
-    if locate(cfg.task["_target_"], cfg.trusted).kind != "latent_diffusion":
+    if cfg.init_from is not None:
+        checkpoint.load(cfg.init_from, kind_of(cfg), cfg.trusted)
+    if kind_of(cfg) != "latent_diffusion":
         return
-    describe(cfg, data, {})
+    encoder = text_encoder(cfg, {})
+    describe(cfg, data, {}, encoder)
+    if cfg.evaluation.samples and not cfg.evaluation.judge and encoder is None:
+        raise ValueError("evaluation=frechet measures on the features of the model's own CLIP, and text_encoder=none "
+                         "has none: take evaluation=judged or evaluation=none")
     schedule = build(cfg.schedule, cfg.trusted)
     build(cfg.parameterization, cfg.trusted).check(schedule)
     build(cfg.discretization, cfg.trusted)(schedule, cfg.sampling_steps)
@@ -147,11 +158,13 @@ def draw_grid(model: LatentDiffusion, data, sampling: Sampling, seed: int, path:
 
 def score(stage: Stage, judge: Stage | None, data, model: LatentDiffusion) -> dict:
     """Prompts that the samples satisfy, by group, and Frechet distances of those groups that training shows."""
-    cfg, n, seed = stage.cfg, stage.cfg.evaluation.samples, stage.cfg.evaluation.seed
+    cfg, seed = stage.cfg, stage.cfg.evaluation.seed
     verdict = judge.model().module("judge").to(model.device) if judge is not None else None
     results, like_training = {}, []
     sampling = sampling_of(cfg)
-    for group in data.prompt_groups:
+    groups = [group for group in data.prompt_groups if verdict is not None or not group.startswith("heldout")]
+    n = max(cfg.evaluation.samples // len(groups), 1)
+    for group in groups:
         prompts = data.prompts(group, n, seed)
         with tqdm(total=n, desc=f"{group} samples", disable=None, unit="picture") as bar:
             pictures = generate_many(model, pictures_of(prompts.captions, seed), sampling, progress=bar.update)

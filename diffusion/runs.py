@@ -23,7 +23,7 @@ from diffusion.callbacks.saving import AtomicCheckpointIO, Interrupted, Saving
 from diffusion.config import build, plain
 from diffusion.data.batches import MicroBatches, StepLoader
 from diffusion.loggers import loggers_of
-from diffusion.stages import Stage, config_yaml, relative
+from diffusion.stages import Stage, config_yaml, extend_path, relative
 from diffusion.training.base import NonFinite, Training
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def run(stage: Stage, data) -> None:
             for name in ("last.ckpt", "results.json", "model.safetensors", "metrics.csv", "plan.yaml"):
                 (stage.folder / name).unlink(missing_ok=True)
         processes.wait()
-        train(stage, data, stage.resume_path if started and resume != "never" else None)
+        train(stage, data, stage.resume_path if started and resume != "never" else extend_path(stage.cfg))
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -120,6 +120,8 @@ def train(stage: Stage, data, resume_from: Path | None) -> None:
     device = device_of(cfg)
     pl.seed_everything(cfg.seed, verbose=False)
     training = assembled(stage, data)
+    if stage.cfg.init_from is not None and resume_from is None:
+        training.start_from(checkpoint.load(stage.cfg.init_from, training.kind, stage.cfg.trusted))
     acceleration = processes.from_first(planned(stage, device))
     training.place(device, acceleration)
     pictures, fetch = training.fetcher()
@@ -186,7 +188,6 @@ def finish(stage: Stage, training: Training, data) -> None:
         training.save(stage.model_path, facts)
         stage.write("results.json", {"finished": True, "experiment": stage.experiment, "key": stage.key,
                                      "steps": stage.cfg.steps, "stage_minutes": seconds / 60, **scores})
-        stage.resume_path.unlink(missing_ok=True)
     processes.wait()
     shown = {k: v for k, v in scores.items() if isinstance(v, float)}
     log.info("%s: done in %s%s", stage.part, duration(seconds),

@@ -4,7 +4,6 @@ Picture i of a prompt depends on (model, prompt, seed, i) only: not on the batch
 up to rounding.
 """
 
-import hashlib
 import json
 import logging
 import sys
@@ -57,7 +56,7 @@ def main(cfg) -> Path:
     wanted = pictures_of(prompts, cfg.seed, n)
     with tqdm(total=len(wanted), unit="picture", disable=None) as bar:
         pictures = generate_many(model, wanted, sampling, batch=cfg.batch, negative=cfg.negative, progress=bar.update)
-    hashed = hashlib.sha256(file.path.read_bytes()).hexdigest()[:16]
+    hashed = checkpoint.file_hash(file.path)
     for index, ((prompt, seed, i), picture) in enumerate(zip(wanted, pictures, strict=True)):
         parameters = {"prompt": prompt, "negative": cfg.negative, "Steps": sampling.steps,
                       "Sampler": name_of(sampling.sampler), "CFG scale": scale_of(sampling), "Seed": seed, "Index": i,

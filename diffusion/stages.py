@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion.checkpoint import ModelFile, atomic, load
+from diffusion.checkpoint import ModelFile, atomic, file_hash, load, model_path
 from diffusion.config import canonical, locate, plain
 
 RECIPE = 1  # raised with every entry under "Numbers changed" in CHANGELOG.md
@@ -121,8 +121,25 @@ def key_of(cfg: DictConfig, parents: Mapping[str, Stage], data) -> str:
     content["data"] = data.fingerprint()
     content["parents"] = {name: parent.key for name, parent in sorted(parents.items())}
     content["recipe"] = RECIPE
+    origins = {"init_from": init_path(cfg), "extend_from": extend_path(cfg)}
+    content |= {name: file_hash(path) for name, path in origins.items() if path is not None}
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
+
+
+def init_path(cfg: DictConfig) -> Path | None:
+    """The model file to take the first weights from. Raises FileNotFoundError."""
+    return None if cfg.init_from is None else model_path(cfg.init_from, "init_from")
+
+
+def extend_path(cfg: DictConfig) -> Path | None:
+    """The state of the run to go on from. Raises FileNotFoundError."""
+    if cfg.extend_from is None:
+        return None
+    path = Path(cfg.extend_from).expanduser() / "last.ckpt"
+    if not path.exists():
+        raise FileNotFoundError(f"extend_from = {cfg.extend_from}: a run's folder with last.ckpt is expected there")
+    return path
 
 
 def writable(folder: str | Path) -> None:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from diffusion import checkpoint, pipeline
 from diffusion.assembly import load_model, sampling_of
 from diffusion.callbacks.saving import Interrupted
+from diffusion.checkpoint import BadModelFile
 from diffusion.cli import CONFIGS, composed
 from diffusion.evaluation.generation import generate_many, pictures_of
 from diffusion.runs import CannotResume
@@ -83,6 +84,35 @@ def test_an_interrupted_run_ends_bit_equal_to_one_that_was_not(task, tmp_path, m
     assert whole.keys() == parts.keys()
     different = [name for name in whole if not torch.equal(whole[name], parts[name])]
     assert not different
+
+
+@pytest.mark.parametrize("task", ["diffusion", "adversarial"])
+def test_an_extended_run_ends_bit_equal_to_a_longer_one(task, tmp_path, monkeypatch):
+    experiment = TASKS[task][0].split("=")[1]
+    train(*TASKS[task], "lr=constant", "steps=5")
+    whole = load_file(only(f"{experiment}/*/model.safetensors"))
+    use(tmp_path / "second", monkeypatch)
+    train(*TASKS[task], "lr=constant", "steps=3")
+    short = only(f"{experiment}/*/model.safetensors")
+    extended = train(*TASKS[task], "lr=constant", "steps=5", f"extend_from={short.parent}")
+    parts = load_file(short.parent.parent / extended["key"] / "model.safetensors")
+    assert not [name for name in whole if not torch.equal(whole[name], parts[name])]
+    with pytest.raises(ValueError, match="has 3 steps already, steps = 2"):
+        train(*TASKS[task], "lr=constant", "steps=2", f"extend_from={short.parent}")
+
+
+def test_a_run_starts_from_the_weights_of_another():
+    train("experiment=shapes_clip")
+    first = only("shapes_clip/*/model.safetensors")
+    still = ["optimizer.lr=0", "optimizer.weight_decay=0", "seed=1"]
+    second = train("experiment=shapes_clip", *still, f"init_from={first}")
+    one, two = load_file(first), load_file(first.parent.parent / second["key"] / "model.safetensors")
+    assert not [name for name in one if not torch.equal(one[name], two[name])]
+    assert second["key"] != train("experiment=shapes_clip", *still)["key"]
+    with pytest.raises(BadModelFile, match="kind clip; this needs one of kind autoencoder"):
+        train("experiment=shapes_autoencoder", f"init_from={first}")
+    with pytest.raises(ValueError, match=r"init_from = .*does not fit this configuration: size mismatch"):
+        train("experiment=shapes_clip", "+text_encoder.width=64", f"init_from={first}")
 
 
 LOGGED = ["steps=4", "log_every=1", "lr.warmup=0"]

@@ -1,4 +1,4 @@
-"""Keeps what is needed to go on: last.ckpt at a cadence in time, and when a signal asks the run to stop.
+"""Keeps what is needed to go on: last.ckpt at a cadence in time, at the end, and when a signal asks the run to stop.
 
 A file is written beside the old one, flushed and moved into place, so a full disk or a kill never costs the last good
 state. Signals only raise a flag; all processes look at it together after a step, so none waits for another in vain.
@@ -54,9 +54,10 @@ class Saving(pl.Callback):
         if (batch_idx + 1) % training.accumulate:
             return  # between two passes of one update
         done, alone = training.updates_done, trainer.world_size == 1
-        if not alone and done % CHECK_EVERY:
+        over = done == training.steps  # a longer run may go on from here: extend_from
+        if not alone and done % CHECK_EVERY and not over:
             return
-        asked, due = self.signal is not None, time.monotonic() - self.last > 60 * self.minutes
+        asked, due = self.signal is not None, over or time.monotonic() - self.last > 60 * self.minutes
         if not alone:
             flags = torch.tensor([float(asked), float(due)], device=training.device)
             dist.all_reduce(flags, dist.ReduceOp.MAX)

@@ -5,6 +5,8 @@ Captions live in a table without repeats; picture i is described by the rows cap
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -12,6 +14,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from diffusion.data.on_demand import OnDemand
+from diffusion.rng import generator
 
 
 class DataUnavailable(RuntimeError):
@@ -69,6 +72,10 @@ class CaptionedImages:
             labels=self.labels[index],
         )
 
+    def pick(self, n: int, seed: int) -> "CaptionedImages":
+        """n different pictures, or all where there are fewer; a function of the seed, whatever the files' order."""
+        return self.subset(torch.randperm(len(self), generator=generator(seed, 0, "pick"))[:n])
+
 
 @dataclasses.dataclass(frozen=True)
 class Prompts:
@@ -121,6 +128,19 @@ class CaptionedDataset(Protocol):
     def retrieval(self) -> dict[str, CaptionedImages]:
         """At most 2,000 pictures each, outside training, to measure image-to-caption retrieval."""
         ...
+
+
+def kept(draw: Callable) -> Callable:
+    """A data set's method of one name that draws or reads each answer once."""
+
+    @functools.wraps(draw)
+    def answer(self, name: str) -> CaptionedImages:
+        answers = self.__dict__.setdefault(f"_kept_{draw.__name__}", {})
+        if name not in answers:
+            answers[name] = draw(self, name)
+        return answers[name]
+
+    return answer
 
 
 def one_of(what: str, value: str, allowed) -> str:

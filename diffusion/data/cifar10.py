@@ -9,7 +9,7 @@ from typing import ClassVar
 import datasets
 import torch
 
-from diffusion.data.captioned import CaptionedImages, DataUnavailable, Prompts, one_of
+from diffusion.data.captioned import CaptionedImages, DataUnavailable, Prompts, kept, one_of
 from diffusion.data.class_captions import TEMPLATES, UNSEEN_TEMPLATES, class_images, class_prompts, fill
 from diffusion.data.decode import cached, decode, exactly
 from diffusion.data.hashing import digest
@@ -37,6 +37,7 @@ class Cifar10:
     def fingerprint(self) -> str:
         return digest(["cifar10", self._rows[1], TEMPLATES, UNSEEN_TEMPLATES])
 
+    @kept
     def split(self, name: str) -> CaptionedImages:
         return self._captioned(name)
 
@@ -50,7 +51,7 @@ class Cifar10:
     def retrieval(self) -> dict[str, CaptionedImages]:
         """The same test pictures with the templates of training and with others."""
         sets = {"seen": TEMPLATES, "unseen_templates": UNSEEN_TEMPLATES}
-        return {name: self._captioned("test", t).subset(slice(RETRIEVAL_SIZE)) for name, t in sets.items()}
+        return {name: self._captioned("test", t).pick(RETRIEVAL_SIZE, 0) for name, t in sets.items()}
 
     @functools.cached_property
     def _rows(self) -> tuple[dict[str, datasets.Dataset], str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from diffusion.data.captioned import CaptionedImages, DataUnavailable, Prompts, one_of
+from diffusion.data.captioned import CaptionedImages, DataUnavailable, Prompts, kept, one_of
 from diffusion.data.class_captions import TEMPLATES, UNSEEN_TEMPLATES, class_images, class_prompts, fill
 from diffusion.data.decode import cached, crop_and_resize, decode
 from diffusion.data.hashing import digest, files_digest
@@ -88,6 +88,7 @@ class Folder:
         templates = [TEMPLATES, UNSEEN_TEMPLATES]
         return digest(["folder", self._content, self.image_size, self.caption_column, templates])
 
+    @kept
     def split(self, name: str) -> CaptionedImages:
         return self._captioned(name)
 
@@ -113,7 +114,7 @@ class Folder:
         sets = {"seen": TEMPLATES}
         if self._listing.classes:
             sets["unseen_templates"] = UNSEEN_TEMPLATES
-        return {name: self._captioned("test", t).subset(slice(RETRIEVAL_SIZE)) for name, t in sets.items()}
+        return {name: self._captioned("test", t).pick(RETRIEVAL_SIZE, 0) for name, t in sets.items()}
 
     def _captioned(self, name: str, templates=TEMPLATES) -> CaptionedImages:
         files = self._listing.files[one_of("split", name, ("train", "test"))]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -57,14 +58,17 @@ def encodings(text_encoder: CLIP, captions: tuple[str, ...], acceleration: Accel
 
 
 def cached(folder: Path, name: str, depends_on: tuple, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """What make() gives, from a file where it was made before from the same things."""
+    """What make() gives, from a file where it was made before from the same things. Of several processes one makes
+    it, the others wait and read."""
     key = hashlib.blake2b(repr(depends_on).encode(), digest_size=10).hexdigest()
     path = folder / f"{name}-{key}.safetensors"
-    if path.exists():
-        log.info("%s: from %s", name, path)
-        return load_file(path)
-    tensors = make()
-    atomic(path, lambda temporary: save_file(tensors, temporary))
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f".{path.name}.lock"):
+        if path.exists():
+            log.info("%s: from %s", name, path)
+            return load_file(path)
+        tensors = make()
+        atomic(path, lambda temporary: save_file(tensors, temporary))
     return tensors
 
 

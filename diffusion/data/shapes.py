@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from diffusion.data import shape_captions, shape_renderer, shape_scenes
-from diffusion.data.captioned import CaptionedImages, Prompts, one_of
+from diffusion.data.captioned import CaptionedImages, Prompts, kept, one_of
 from diffusion.data.hashing import digest
 from diffusion.data.shape_captions import FRAMES, UNSEEN_FRAMES
 from diffusion.data.shape_scenes import COLOURS, HELDOUT, SHAPES, composition_index, draw_scenes
@@ -87,11 +87,13 @@ class Shapes:
         arguments = [self.sizes, self.seed, self.image_size, self.heldout, self.pairs, self.wordings]
         return digest(["shapes", RECIPE, arguments, vocabulary])
 
+    @kept
     def split(self, name: str) -> CaptionedImages:
         """Seen compositions only; train and test come from different streams."""
         one_of("split", name, self.sizes)
         return self._draw(name, self.sizes[name], self.seen, self.seen)
 
+    @kept
     def judge_split(self, name: str) -> CaptionedImages:
         """All compositions, held-out ones too: a judge must know what the models have to imagine."""
         one_of("split", name, self.sizes)

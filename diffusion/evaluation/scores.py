@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor, nn
 
-from diffusion import rng
 from diffusion.data.captioned import CaptionedImages
 from diffusion.data.pictures import chunks
 from diffusion.evaluation.features import FeatureExtractor
@@ -39,18 +38,12 @@ def reconstructed(model: LatentDiffusion, images: UInt8[Tensor, "n c h w"]) -> U
     return torch.cat(parts)
 
 
-def pick(split: CaptionedImages, n: int, seed: int) -> CaptionedImages:
-    """n different pictures of a split."""
-    order = torch.randperm(len(split), generator=rng.generator(seed, 0, "evaluation"))
-    return split.subset(order[:n])
-
-
 def frechet_scores(
     samples: UInt8[Tensor, "n c h w"], model: LatentDiffusion, train: CaptionedImages, test: CaptionedImages,
     extractors: Sequence[FeatureExtractor], seed: int, say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, dict[str, float | str]]:
     """For each extractor: distances of samples, reconstructions and real training pictures to the test split."""
-    real = pick(train, len(samples), seed).images
+    real = train.pick(len(samples), seed).images
     sets = {"samples": samples, "reconstructions": reconstructed(model, real), "real": real}
     scores = {}
     for extract in extractors:

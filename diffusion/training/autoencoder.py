@@ -71,6 +71,10 @@ class AutoencoderTraining(Training):
             raise ValueError(f"task.adversarial_start = {adversarial_start}, but the run has only {self.steps} steps: "
                              "the discriminator would never start")
 
+    @property
+    def learns(self):
+        return {"autoencoder": self.model}
+
     def fetcher(self):
         return len(self.train_set), Pictures(self.train_set, self.batch, self.seed, self.data.mirror)
 
@@ -140,10 +144,12 @@ class AutoencoderTraining(Training):
             self.meter.add("discriminator", critic_loss)
         if not last_pass:
             return None
-        for optimizer, schedule, learns in zip((generator, critic), schedules, (True, started), strict=True):
-            if learns:
-                self.clip_gradients_of([p for group in optimizer.param_groups for p in group["params"]])
-                optimizer.step()
+        learning = (generator, critic) if started else (generator,)
+        for optimizer in learning:  # both are looked at before either learns
+            self.clip_gradients_of([p for group in optimizer.param_groups for p in group["params"]])
+        for optimizer in learning:
+            optimizer.step()
+        for optimizer, schedule in zip((generator, critic), schedules, strict=True):
             optimizer.zero_grad()
             schedule.step()
         self.updates += 1

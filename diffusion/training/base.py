@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from diffusion import rng
 from diffusion.acceleration import Acceleration
+from diffusion.checkpoint import ModelFile
 from diffusion.data.batches import Fetch
 from diffusion.training.meter import Meter
 
@@ -77,6 +78,21 @@ class Training(pl.LightningModule, abc.ABC):
     def save(self, path: Path, facts: dict[str, Any]) -> None:
         """Write the model file."""
 
+    @property
+    @abc.abstractmethod
+    def learns(self) -> dict[str, nn.Module]:
+        """What the model file holds of this stage: part -> module."""
+
+    def start_from(self, file: ModelFile) -> None:
+        """Begin with the weights of a model file of the same kind. Raises ValueError where they do not fit."""
+        for part, module in self.learns.items():
+            try:
+                module.load_state_dict(file.tensors[part])
+            except RuntimeError as error:
+                first = str(error).splitlines()[1].strip()
+                raise ValueError(f"init_from = {file.path}: its {part} does not fit this configuration: {first}"
+                                 ) from None
+
     def pictures(self) -> dict[str, Any]:
         """Named grids (uint8 c h w) worth a look now."""
         return {}
@@ -132,10 +148,17 @@ class Training(pl.LightningModule, abc.ABC):
         self.log_line({f"train/{name}": value for name, value in line.items()})
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["updates"] = self.updates_done
         checkpoint["seconds"] = self.seconds + time.perf_counter() - self.started
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
+        if checkpoint["updates"] > self.steps:
+            raise ValueError(f"the run to go on from has {checkpoint['updates']} steps already, steps = {self.steps}: "
+                             "ask for more")
         self.seconds = checkpoint["seconds"]
+        # the last batch of a run that is extended is not the last one any more
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        progress["is_last_batch"] = checkpoint["updates"] == self.steps
 
     def log_line(self, metrics: dict[str, float]) -> None:
         """To every logger, at the current update."""

@@ -43,6 +43,10 @@ class ContrastiveTraining(Training):
         self.train_set = data.split("train")
         self.tokens = model.tokenize(self.train_set.captions)
 
+    @property
+    def learns(self):
+        return {"text_encoder": self.model}
+
     def fetcher(self):
         return len(self.train_set), Pictures(self.train_set, self.batch, self.seed, self.data.mirror, self.tokens)
 

@@ -47,12 +47,21 @@ class DiffusionTraining(Training):
         self.time_sampler, self.weighting, self.sampling = time_sampler, weighting, sampling
         self.cache, self.caption_dropout = cache, caption_dropout
         self.validation, self.preview_steps = validation, preview_steps
+        self.make_ema = ema
         self.ema = ema(denoiser.network)
 
     @property
     def model(self) -> LatentDiffusion:
         """The whole model; its denoiser is the one that learns."""
         return self._frozen[0]
+
+    @property
+    def learns(self):
+        return {"ema": self.denoiser.network}
+
+    def start_from(self, file) -> None:
+        super().start_from(file)
+        self.ema = self.make_ema(self.denoiser.network)
 
     def place(self, device, plan) -> None:
         super().place(device, plan)
@@ -78,7 +87,7 @@ class DiffusionTraining(Training):
     @torch.no_grad()
     def _hold_out(self) -> tuple[Tensor, Conditioning | None]:
         """x_0 and conditioning of the held-out pictures."""
-        test = self.data.split("test").subset(slice(0, self.validation))
+        test = self.data.split("test").pick(self.validation, self.seed)
         with self.eager():
             x0 = moments(self.model.autoencoder, test.images, self.acceleration)[:, 0, 0].float()
             if self.model.text_encoder is None:

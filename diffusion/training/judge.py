@@ -15,7 +15,8 @@ from diffusion.training.base import Training
 
 
 class JudgeTraining(Training):
-    """Pictures are shifted by up to `shift` pixels, and mirrored where the data set allows it.
+    """Pictures are shifted by up to `shift` pixels, covered with noise of a standard deviation of up to `noise` (drawn
+    per picture; samples are never as clean as the data), and mirrored where the data set allows it.
 
     Scored on the test split: the share of pictures whose attributes are all named right.
     """
@@ -24,11 +25,15 @@ class JudgeTraining(Training):
     kind = "judge"
 
     def __init__(self, *, model: Classifier, node: dict, data, shift: int = 0,
-                 smoothing: float = 0.0, **settings):
+                 noise: float = 0.0, smoothing: float = 0.0, **settings):
         super().__init__(**settings)
         self.model, self.node, self.data = model, node, data
-        self.shift, self.smoothing = shift, smoothing
+        self.shift, self.noise, self.smoothing = shift, noise, smoothing
         self.train_set, self.test_set = data.judge_split("train"), data.judge_split("test")
+
+    @property
+    def learns(self):
+        return {"judge": self.model}
 
     def fetcher(self):
         return len(self.train_set), Pictures(self.train_set, self.batch, self.seed, self.data.mirror)
@@ -44,6 +49,8 @@ class JudgeTraining(Training):
         x = to_float(batch["image"])
         if self.shift:
             x = self._shifted(x, batch)
+        if self.noise:
+            x = self._noisy(x, batch)
         with self.acceleration.autocast(self.device):
             logits = self.model(self._format(x))
         loss = classification_loss(logits, batch["label"], self.smoothing)
@@ -61,6 +68,11 @@ class JudgeTraining(Training):
         columns = (by % reach)[:, None] + torch.arange(size, device=x.device)
         return padded[torch.arange(len(x), device=x.device)[:, None, None], :, rows[:, :, None],
                       columns[:, None, :]].movedim(-1, 1)
+
+    def _noisy(self, x: Tensor, batch: dict) -> Tensor:
+        step, rows = batch["step"], slice(*batch["rows"])
+        sigma = self.noise * rng.uniform((self.batch, 1, 1, 1), self.seed, step, "noise level", rows=rows).to(x)
+        return x + sigma * rng.normal((self.batch, *x.shape[1:]), self.seed, step, "noise", rows=rows, device=x.device)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
