@@ -153,7 +153,8 @@ def gradient_error(network: nn.Module, example: tuple, plan: Acceleration) -> tu
     Leaves the network compiled, with the parameters it had. They are jittered for the comparison, because zeros in a
     last layer would hide everything before it; dropout, which a compiler draws otherwise, is off.
     """
-    dropouts = {module: module.p for module in network.modules() if isinstance(module, nn.Dropout)}
+    # only those that drop: a module that was touched is compiled anew
+    dropouts = {module: module.p for module in network.modules() if isinstance(module, nn.Dropout) and module.p > 0}
     for module in dropouts:
         module.p = 0.0
     before = copy.deepcopy(network.state_dict())

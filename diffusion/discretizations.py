@@ -1,7 +1,7 @@
 """Sampling: at which times. A grid is t_0 > t_1 > .. > t_n = 0, n steps, float64 on the CPU.
 
     uniform   t = 1, 1 - 1/n, .. 0
-    trailing  the steps k = T - 1, T - 1 - T/n, ..      as t = (k + 1) / T, then 0
+    trailing  the steps k = T - 1, T - 1 - T/n, ..      as t = (k + 1) / T, then 0; without a table: uniform, its limit
     leading   the steps k = .., 2 floor(T/n), floor(T/n), 0   as t = (k + 1) / T, then 0
     log_snr   equal steps in l, then 0
     karras    equal steps in (sigma / alpha)^(1 / rho), then 0
@@ -26,6 +26,8 @@ def uniform(schedule: NoiseSchedule, n: int) -> Float64[Tensor, " times"]:
 
 
 def trailing(schedule: NoiseSchedule, n: int) -> Float64[Tensor, " times"]:
+    if not isinstance(schedule, Table):
+        return uniform(schedule, n)
     T = _table_steps(schedule, n, "trailing")
     return torch.round(torch.arange(n, -1, -1, dtype=torch.float64) * T / n) / T
 

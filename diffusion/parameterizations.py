@@ -1,6 +1,8 @@
 """What the network predicts: one number for the data and one for the noise.
 
-    y = a_t x_0 + b_t eps        eps: (0, 1)    x0: (1, 0)    v: (-sigma, alpha)
+    y = a_t x_0 + b_t eps        eps: (0, 1)    x0: (1, 0)    v: (-sigma, alpha)    velocity: (alpha', sigma')
+
+    edm: (sigma / sigma_data, -alpha sigma_data) / sqrt(sigma^2 + alpha^2 sigma_data^2)
 
 With x_t = alpha x_0 + sigma eps these are two equations for two unknowns; Cramer's rule solves all cases:
 
@@ -122,3 +124,45 @@ class V(Parameterization):
 
     def row(self, schedule, t):
         return -schedule.sigma(t), schedule.alpha(t)
+
+
+class Velocity(Parameterization):
+    """y = u = dx_t / dt = alpha' x_0 + sigma' eps (Lipman et al. 2023, with t running from data to noise)."""
+
+    def row(self, schedule, t):
+        return schedule.rates(t)
+
+    def check(self, schedule: NoiseSchedule) -> None:
+        if schedule.rates(0.5) is None:
+            raise ValueError(
+                f"parameterization=velocity needs finite rates alpha' and sigma', {schedule} has none (its sigma "
+                "rises like sqrt(t)); choose v, or a schedule such as rectified_flow or cosine_flow"
+            )
+
+
+class EDM(Parameterization):
+    """The network F of x_0 = c_skip x + c_out F(c_in x, c_noise) at x = x_t / alpha, s = sigma / alpha
+    (Karras et al. 2022, Eq. 7 and Table 1). Their loss weight is 1 on F: weighting=none.
+
+    c_skip = sigma_data^2 / (s^2 + sigma_data^2)    c_out = s sigma_data / sqrt(s^2 + sigma_data^2)
+    """
+
+    def row(self, schedule, t):
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        size = torch.sqrt(sigma**2 + alpha**2 * self.sigma_data**2)
+        return sigma / (self.sigma_data * size), -alpha * self.sigma_data / size
+
+    def input_scale(self, schedule, t):
+        """c_in / alpha, on every path."""
+        return (schedule.alpha(t) ** 2 * self.sigma_data**2 + schedule.sigma(t) ** 2).rsqrt()
+
+    def label(self, schedule, t):
+        """c_noise = ln(s) / 4."""
+        return -schedule.log_snr(t) / 8
+
+    def check(self, schedule: NoiseSchedule) -> None:
+        if schedule.snr(1.0) == 0:
+            raise ValueError(
+                f"parameterization=edm cannot be used with {schedule}: its SNR is 0 at t = 1, and the network is told "
+                "the logarithm of the SNR; choose v or x0"
+            )

@@ -22,7 +22,7 @@ from diffusion.grids import labelled
 from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.memory import keep_freed_memory
 from diffusion.runs import CannotResume, device_of, planned, quiet, run
-from diffusion.stages import Compose, Stage, parent_stage, plan, relative, writable
+from diffusion.stages import Compose, Stage, parent_stage, plan, refuse_to_extend, relative, writable
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,9 @@ def refuse_early(stage: Stage, data) -> None:
     if cfg.resume == "must" and not any(part.started() or part.finished() for part in stage.walk()):
         raise CannotResume(f"resume=must, but {relative(stage.folder)} holds nothing to go on from (last.ckpt)")
     choose(cfg.precision, cfg.compile, device_of(cfg))
-    if cfg.init_from is not None:
+    if cfg.extend_from is not None:
+        refuse_to_extend(stage)
+    elif cfg.init_from is not None:
         checkpoint.load(cfg.init_from, kind_of(cfg), cfg.trusted)
     if kind_of(cfg) != "latent_diffusion":
         return
@@ -99,6 +101,9 @@ def announce(stage: Stage, judge: Stage | None) -> None:
                  else f"{part.cfg.steps} steps, about {duration(left)} here")
         log.info("  %-12s %s  %s%s", part.part, relative(part.folder), state,
                  " (after the samples, to score them)" if part is judge else "")
+    if kind_of(stage.cfg) == "latent_diffusion":
+        schedule = build(stage.cfg.schedule, stage.cfg.trusted)
+        log.info("  SNR from %.3g (t = 0.001) to %.3g (t = 1)", schedule.snr(0.001), schedule.snr(1.0))
 
 
 def sampled_and_scored(stage: Stage, judge: Stage | None, data) -> dict:

@@ -38,6 +38,7 @@ class Stage:
     cfg: DictConfig
     overrides: tuple[str, ...]
     parents: dict[str, "Stage"]
+    data_fingerprint: str
     key: str
 
     @property
@@ -93,7 +94,8 @@ def plan(cfg: DictConfig, choices: Mapping[str, str | None], overrides: list[str
         if cfg.get(name) is not None and not _needs_training(cfg, name):
             continue
         parents[name] = parent_stage(name, parent, cfg, choices, overrides, compose, data)
-    return Stage(part, choices["experiment"], cfg, tuple(overrides), parents, key_of(cfg, parents, data))
+    return Stage(part, choices["experiment"], cfg, tuple(overrides), parents, data.fingerprint(),
+                 key_of(cfg, parents, data))
 
 
 def parent_stage(name: str, parent: Mapping, cfg: DictConfig, choices: Mapping[str, str | None], overrides: list[str],
@@ -140,6 +142,26 @@ def extend_path(cfg: DictConfig) -> Path | None:
     if not path.exists():
         raise FileNotFoundError(f"extend_from = {cfg.extend_from}: a run's folder with last.ckpt is expected there")
     return path
+
+
+def refuse_to_extend(stage: Stage) -> None:
+    """Raise ValueError where extend_from names a run of another configuration than this stage's with more steps."""
+    cfg, folder = stage.cfg, Path(stage.cfg.extend_from).expanduser()
+    if cfg.init_from is not None:
+        raise ValueError("init_from and extend_from exclude each other: one takes weights, the other a whole run")
+    before, facts = OmegaConf.load(folder / "config.yaml"), load(folder).facts
+    groups = locate(cfg.task["_target_"], cfg.trusted).groups
+    same = [name for name in (*groups, *NUMBERS) if name not in ("data", "steps", "lr")]
+    other = [name for name in same if canonical(cfg[name], cfg.trusted) != canonical(before[name], cfg.trusted)]
+    other += ["data"] if facts["data_fingerprint"] != stage.data_fingerprint else []
+    parents = {name: parent.key for name, parent in stage.parents.items()}
+    other += ["parent"] if facts["parents"] != parents else []
+    if other:
+        raise ValueError(f"extend_from = {cfg.extend_from}: that run has another {', another '.join(other)}; only "
+                         "steps and lr may differ. init_from= takes its weights alone")
+    if facts["steps"] >= cfg.steps:
+        raise ValueError(f"extend_from = {cfg.extend_from}: that run has {facts['steps']} steps already, steps = "
+                         f"{cfg.steps}: ask for more")
 
 
 def writable(folder: str | Path) -> None:

@@ -34,6 +34,27 @@ def grid(
     return i / schedule.T, torch.ones_like(i)
 
 
+def log_normal(
+    schedule: NoiseSchedule, u: Float[Tensor, " n"], *, mean: float = -1.2, std: float = 1.2
+) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " n"]]:
+    """ln(sigma / alpha) ~ N(mean, std^2) (Karras et al. 2022, Table 1). The density is part of the loss."""
+    t = schedule.t_of(-2 * (mean + std * torch.special.ndtri(_inside(u))))
+    return t, torch.ones_like(t)
+
+
+def logit_normal(
+    schedule: NoiseSchedule, u: Float[Tensor, " n"], *, mean: float = 0.0, std: float = 1.0
+) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " n"]]:
+    """logit(t) ~ N(mean, std^2) (Esser et al. 2024, Eq. 19). The density is part of the loss."""
+    t = torch.sigmoid(mean + std * torch.special.ndtri(_inside(u)))
+    return t, torch.ones_like(t)
+
+
+def _inside(u: Float[Tensor, " n"]) -> Float64[Tensor, " n"]:
+    """Away from 0 and 1, where the normal quantile is infinite: 8 standard deviations."""
+    return u.double().clamp(1e-15, 1 - 1e-15)
+
+
 def stratified(u0: Float[Tensor, "1"], n: int) -> Float64[Tensor, " n"]:
     """u_i = (u_0 + i / n) mod 1: each uniform, together one per n-th of [0, 1) (Kingma et al. 2021)."""
     return (u0.double() + torch.arange(n, dtype=torch.float64, device=u0.device) / n) % 1

@@ -36,6 +36,10 @@ def test_integer_steps_are_those_of_diffusers(grid, spacing, offset, n):
     assert torch.equal((ts[:-1] * 1000 - 1).round().long(), scheduler.timesteps)
 
 
+def test_trailing_without_a_table_is_uniform():
+    assert torch.equal(trailing(ZeroTerminal(), 10), uniform(ZeroTerminal(), 10))
+
+
 def test_log_snr_takes_equal_steps():
     ts = log_snr(Cosine(), 9, log_snr_max=8.0)
     steps = Cosine().log_snr(ts[:-1]).diff()
@@ -53,7 +57,7 @@ def test_karras_takes_equal_steps_in_the_rho_th_root_of_sigma():
 
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="needs a table"):
-        trailing(ZeroTerminal(), 10)
+        leading(ZeroTerminal(), 10)
     with pytest.raises(ValueError, match="1001 were asked for"):
         leading(Linear(), 1001)
     with pytest.raises(ValueError, match="begins above"):

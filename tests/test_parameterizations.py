@@ -3,7 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusion.parameterizations import X0, Epsilon, V
+from diffusion import schedules
+from diffusion.parameterizations import EDM, X0, Epsilon, V, Velocity
 from diffusion.schedules import Linear
 from diffusion.schedules.path import linear, ve, vp
 from tests.curves import Line, ZeroTerminal
@@ -57,6 +58,8 @@ def test_x0_factor_turns_errors_of_x0_into_errors_of_y(schedule, parameterizatio
 @every_parameterization
 @pytest.mark.parametrize("schedule", [*options("schedule"), ZeroTerminal()])
 def test_without_noise_x_t_is_x0(schedule, parameterization):
+    if not admissible(schedule, parameterization):
+        pytest.skip("refused")
     x_t, y = torch.randn(2, 3, 5)
     assert torch.equal(parameterization.to_x0(y, x_t, schedule, torch.zeros(3)), x_t)
     assert parameterization.to_eps(y, x_t, schedule, torch.zeros(3)).isfinite().all()
@@ -85,4 +88,46 @@ def test_inputs_of_an_unbounded_path_are_scaled_to_unit_variance(parameterizatio
     schedule, t = Line(ve), torch.linspace(0.05, 1, 7, dtype=torch.float64)
     c_in = parameterization.input_scale(schedule, t)
     torch.testing.assert_close(c_in**2 * (1 + schedule.sigma(t) ** 2), torch.ones_like(t))
+
+
+@pytest.mark.parametrize("parameterization", [p for p in options("parameterization") if p.id != "edm"])
+def test_inputs_of_a_bounded_path_are_left_alone(parameterization):
+    t = torch.linspace(0.05, 1, 7, dtype=torch.float64)
     assert (parameterization.input_scale(Line(linear), t) == 1).all()
+
+
+@pytest.mark.parametrize("sigma_data", [0.5, 1.0])
+def test_edm_is_the_preconditioning_of_its_paper(sigma_data):
+    """Karras et al. 2022, Table 1, at x = x_0 + s eps."""
+    schedule, parameterization = schedules.EDM(), EDM(sigma_data)
+    t = torch.linspace(1e-4, 1, 9, dtype=torch.float64)
+    s = schedule.sigma(t)
+    c_skip = sigma_data**2 / (s**2 + sigma_data**2)
+    c_out = s * sigma_data / (s**2 + sigma_data**2).sqrt()
+    F, x = torch.randn(2, 9, 5, dtype=torch.float64)
+    denoised = c_skip[:, None] * x + c_out[:, None] * F
+    torch.testing.assert_close(parameterization.to_x0(F, x, schedule, t), denoised)
+    torch.testing.assert_close(parameterization.label(schedule, t), s.log() / 4)
+    weight = (s**2 + sigma_data**2) / (s * sigma_data) ** 2
+    torch.testing.assert_close(parameterization.x0_factor(schedule, t), weight)
+
+
+def test_the_target_of_edm_has_unit_variance():
+    for schedule in (schedules.EDM(), Line(vp), Line(linear)):
+        a, b = EDM(0.5).row(schedule, torch.linspace(0.05, 1, 7, dtype=torch.float64))
+        torch.testing.assert_close(a**2 * 0.5**2 + b**2, torch.ones_like(a))
+
+
+def test_the_velocity_is_the_derivative_of_x_t():
+    for schedule in (schedules.RectifiedFlow(), schedules.CosineFlow(), schedules.EDM()):
+        x0, eps = torch.randn(2, 9, 5, dtype=torch.float64)
+        t, h = torch.linspace(0.1, 0.9, 9, dtype=torch.float64), 1e-6
+        numeric = (schedule.diffuse(x0, t + h, eps) - schedule.diffuse(x0, t - h, eps)) / (2 * h)
+        torch.testing.assert_close(Velocity().target(x0, eps, schedule, t), numeric, rtol=1e-5, atol=1e-5)
+
+
+def test_pairs_that_make_no_sense_are_refused_with_the_reason():
+    with pytest.raises(ValueError, match="needs finite rates"):
+        Velocity().check(Linear())
+    with pytest.raises(ValueError, match="logarithm of the SNR"):
+        EDM().check(schedules.RectifiedFlow())

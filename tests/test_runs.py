@@ -97,8 +97,10 @@ def test_an_extended_run_ends_bit_equal_to_a_longer_one(task, tmp_path, monkeypa
     extended = train(*TASKS[task], "lr=constant", "steps=5", f"extend_from={short.parent}")
     parts = load_file(short.parent.parent / extended["key"] / "model.safetensors")
     assert not [name for name in whole if not torch.equal(whole[name], parts[name])]
-    with pytest.raises(ValueError, match="has 3 steps already, steps = 2"):
-        train(*TASKS[task], "lr=constant", "steps=2", f"extend_from={short.parent}")
+    with pytest.raises(ValueError, match="has 3 steps already, steps = 3"):
+        train(*TASKS[task], "lr=constant", "steps=3", f"extend_from={short.parent}")
+    with pytest.raises(ValueError, match="that run has another batch, another optimizer; only steps and lr may differ"):
+        train(*TASKS[task], "steps=9", "batch=4", "learning_rate=1", f"extend_from={short.parent}")
 
 
 def test_a_run_starts_from_the_weights_of_another():

@@ -130,6 +130,9 @@ class Training(pl.LightningModule, abc.ABC):
         return torch.compiler.set_stance("force_eager")
 
     def on_train_start(self) -> None:
+        for schedule in self.trainer.lr_scheduler_configs:  # a run that is extended has a new curve
+            for group, base in zip(schedule.scheduler.optimizer.param_groups, schedule.scheduler.base_lrs, strict=True):
+                group["lr"] = base * self.lr(self.updates_done, self.steps)
         self._since = (self.updates_done, time.perf_counter())
 
     @property
@@ -152,9 +155,6 @@ class Training(pl.LightningModule, abc.ABC):
         checkpoint["seconds"] = self.seconds + time.perf_counter() - self.started
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        if checkpoint["updates"] > self.steps:
-            raise ValueError(f"the run to go on from has {checkpoint['updates']} steps already, steps = {self.steps}: "
-                             "ask for more")
         self.seconds = checkpoint["seconds"]
         # the last batch of a run that is extended is not the last one any more
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]

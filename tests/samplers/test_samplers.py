@@ -1,20 +1,37 @@
 """Laws of every sampler in configs/sampler."""
 
 import math
+from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
 
-from diffusion.discretizations import log_snr, trailing, uniform
+from diffusion.discretizations import karras, log_snr, trailing, uniform
 from diffusion.rng import SampleNoise
-from diffusion.samplers import ddim, ddpm, ddpm_large
-from diffusion.schedules import Cosine, Linear
+from diffusion.samplers import (
+    adaptive,
+    ddim,
+    ddpm,
+    ddpm_large,
+    deis,
+    dpmpp_2m,
+    dpmpp_2s,
+    dpmpp_3m,
+    edm,
+    heun,
+    sde_dpmpp_2m,
+    unipc,
+)
+from diffusion.schedules import EDM, Cosine, Laplace, Linear, Table
 from diffusion.schedules.path import linear, ve, vp
 from tests.curves import Line, ZeroTerminal
 from tests.gaussian import Gaussian
+from tests.mixture import Mixture
 from tests.options import options
 
 every_sampler = pytest.mark.parametrize("sampler", options("sampler"))
+of_fixed_steps = pytest.mark.parametrize("sampler", [p for p in options("sampler") if p.values[0].func is not adaptive])
 every_schedule = pytest.mark.parametrize("schedule", options("schedule"))
 PATHS = [Line(vp, high=5.0, low=-5.0), Line(ve, high=5.0, low=-5.0), Line(linear, high=5.0, low=-5.0)]
 
@@ -44,15 +61,15 @@ def response(sampler, data, ts):
 
 @every_sampler
 @every_schedule
-@pytest.mark.parametrize("n", [*range(1, 51), 250, 1000])
-def test_any_number_of_steps_ends_in_finite_numbers(sampler, schedule, n):
-    x = torch.randn(2, 3)
-    steps = list(sampler(Gaussian(schedule).denoise, schedule, x, trailing(schedule, n)))
-    assert len(steps) == n and steps[-1].t == 0
-    for step in steps:
-        assert step.x.shape == step.x0.shape == x.shape and step.x.dtype == x.dtype
-        assert step.x.isfinite().all() and step.x0.isfinite().all()
-    assert torch.equal(steps[-1].x, steps[-1].x0)
+def test_any_number_of_steps_ends_in_finite_numbers(sampler, schedule):
+    x, counts = torch.randn(2, 3), [1, 2, 3, 4, 10, 50, *([1000] if schedule == Linear() else [])]
+    for n in counts:
+        steps = list(sampler(Gaussian(schedule).denoise, schedule, x, trailing(schedule, n)))
+        assert steps[-1].t == 0 and (len(steps) == n or sampler.func is adaptive)
+        for step in steps:
+            assert step.x.shape == step.x0.shape == x.shape and step.x.dtype == x.dtype
+            assert step.x.isfinite().all() and step.x0.isfinite().all()
+        assert torch.equal(steps[-1].x, steps[-1].x0)
 
 
 @every_sampler
@@ -63,7 +80,7 @@ def test_a_start_without_any_signal_is_no_obstacle(sampler):
         assert end.x.isfinite().all()
 
 
-@every_sampler
+@of_fixed_steps
 def test_a_picture_does_not_depend_on_its_batch(sampler):
     data, ts = Gaussian(Linear()), trailing(Linear(), 10)
     pictures = [("a", 0, 0), ("a", 0, 1), ("b", 7, 0)]
@@ -88,18 +105,86 @@ def test_ddim_with_eta_one_is_ddpm(schedule, n):
         torch.testing.assert_close(a.x, b.x, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("schedule", [Linear(), Cosine(), *PATHS])
-def test_ddim_converges_to_the_flow_with_order_one(schedule):
-    data, x = Gaussian(schedule), torch.randn(16, 1, dtype=torch.float64)
-    low = max(schedule.log_snr_range[0], -8.0)
-    counts, errors = [32, 64, 128, 256], []
-    for n in counts:
-        ts = log_snr(schedule, n + 1, log_snr_min=low, log_snr_max=4.0)[:-1]  # stop at a finite log-SNR
-        end = last(ddim(data.denoise, schedule, x, ts)).x
-        errors.append((end - data.flow(x, ts[0], ts[-1])).square().mean().sqrt())
-    logs = torch.stack([torch.tensor(counts).log(), torch.stack(errors).log()])
-    slope = torch.cov(logs)[0, 1] / torch.var(logs[0])
-    assert -1.15 < slope < -0.85
+ORDERS = {
+    "ddim": (ddim, 1), "heun": (heun, 2),
+    "dpmpp_2s": (dpmpp_2s, 2), "dpmpp_2m": (dpmpp_2m, 2), "dpmpp_3m": (dpmpp_3m, 3),
+    "unipc of order 1": (partial(unipc, order=1), 2), "unipc of order 2": (partial(unipc, order=2), 3),
+    "deis of order 2": (partial(deis, order=2), 2), "deis of order 3": (partial(deis, order=3), 3),
+}
+SMOOTH = [p.values[0] for p in options("schedule") if not isinstance(p.values[0], Table)]
+
+
+def order_of(sampler, data, n: int) -> float:
+    """-log2 of the error's ratio between n and 2 n steps, from log-SNR -8 (or the schedule's end) to 4."""
+    schedule, x = data.schedule, torch.linspace(-1.5, 1.5, 16, dtype=torch.float64)[:, None]
+    low, errors = max(schedule.log_snr_range[0], -8.0), []
+    for steps in (n, 2 * n):
+        ts = log_snr(schedule, steps + 1, log_snr_min=low, log_snr_max=4.0)[:-1]
+        start = schedule.sigma(ts[0]) * x
+        end = last(sampler(data.denoise, schedule, start, ts)).x
+        errors.append((end - data.flow(start, ts[0], ts[-1])).square().mean().sqrt())
+    return -math.log2(errors[1] / errors[0])
+
+
+@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize("schedule", [*SMOOTH, *PATHS, Linear(), Cosine()], ids=repr)
+@pytest.mark.parametrize("data", [Gaussian, Mixture])
+def test_deterministic_samplers_converge_to_the_flow_with_their_order(name, schedule, data):
+    sampler, order = ORDERS[name]
+    if "deis" in name and (isinstance(getattr(schedule, "base", schedule), Table) or isinstance(schedule, Laplace)):
+        pytest.skip("smooth in log-SNR, not in t")
+    assert order_of(sampler, data(schedule), 100) > order - 0.3
+
+
+@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize("schedule", options("schedule"))
+def test_twenty_ordinary_steps_end_near_the_flow(name, schedule):
+    """From wherever the schedule starts, nearly or quite without signal, on the grid that users take."""
+    data, ts = Gaussian(schedule), trailing(schedule, 20)
+    eps = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    end = last(ORDERS[name][0](data.denoise, schedule, schedule.prior(ts[0], eps), ts)).x
+    exact = data.mu + data.tau * eps  # of a start of pure noise
+    assert (end - exact).abs().max() < (3.0 if isinstance(schedule, EDM) else 0.5)
+
+
+@pytest.mark.parametrize("schedule", [Linear(), *PATHS], ids=repr)
+@pytest.mark.parametrize("data", [Gaussian, Mixture])
+def test_the_adaptive_solver_keeps_to_its_tolerance(schedule, data):
+    data, x = data(schedule), torch.linspace(-1.5, 1.5, 16, dtype=torch.float64)[:, None]
+    ts = log_snr(schedule, 3, log_snr_min=max(schedule.log_snr_range[0], -8.0), log_snr_max=4.0)[:-1]
+    start = schedule.sigma(ts[0]) * x
+    exact, evaluations = data.flow(start, ts[0], ts[-1]) / schedule.sigma(ts[-1]), []
+    for tolerance in (1e-2, 1e-4, 1e-6):
+        steps = list(adaptive(data.denoise, schedule, start, ts, tolerance=tolerance))
+        error = ((steps[-1].x / schedule.sigma(ts[-1]) - exact) / (1 + exact.abs())).abs().max()
+        assert error < 30 * tolerance and steps[-1].t == ts[-1]
+        evaluations.append(len(steps))
+    assert evaluations[0] < evaluations[1] < evaluations[2]
+    with pytest.raises(RuntimeError, match="no end after"):
+        list(adaptive(data.denoise, schedule, start, ts, tolerance=1e-6, most=10))
+
+
+@every_schedule
+def test_eulers_method_in_sigma_over_alpha_is_ddim(schedule):
+    data, ts = Gaussian(schedule), uniform(schedule, 20)[1:]
+    x = torch.randn(3, 4, dtype=torch.float64)
+    for (t, s), step in zip(pairwise(ts), ddim(data.denoise, schedule, x, ts), strict=True):
+        ratio_t, ratio_s = (schedule.sigma(u) / schedule.alpha(u) for u in (t, s))
+        x = schedule.alpha(s) * (x / schedule.alpha(t) + (ratio_s - ratio_t) * data.denoise(x, t).eps)
+        torch.testing.assert_close(step.x, x)
+
+
+def test_without_churn_edm_is_heun():
+    data, x, ts = Gaussian(EDM()), 80 * torch.randn(3, 4, dtype=torch.float64), karras(EDM(), 18, log_snr_max=12.4)
+    for a, b in zip(edm(data.denoise, EDM(), x, ts, churn=0), heun(data.denoise, EDM(), x, ts), strict=True):
+        assert torch.equal(a.x, b.x)
+
+
+def test_the_first_step_of_the_sde_solver_is_ddpm():
+    data, x, ts = Gaussian(Cosine()), torch.randn(3, 4, dtype=torch.float64), trailing(Cosine(), 10)
+    rows = [("", 0, k) for k in range(3)]
+    ours = next(sde_dpmpp_2m(data.denoise, Cosine(), x, ts, SampleNoise(rows)))
+    torch.testing.assert_close(ours.x, next(ddpm(data.denoise, Cosine(), x, ts, SampleNoise(rows))).x)
 
 
 @pytest.mark.parametrize("schedule", [Linear(), Cosine(), *PATHS])
@@ -125,7 +210,7 @@ def test_marginals_of_ddpm_large_are_exact_for_standard_normal_data(schedule):
     torch.testing.assert_close(of_start**2 + of_noise.square().sum(), one)
 
 
-@every_sampler
+@of_fixed_steps
 @pytest.mark.parametrize("schedule", [Linear(), Cosine()])
 def test_many_steps_keep_mean_and_variance(sampler, schedule):
     """For data between the two extremes every sampler is right in the limit of small steps."""
@@ -137,7 +222,8 @@ def test_many_steps_keep_mean_and_variance(sampler, schedule):
         variance = of_start**2 * data.variance(ts[0]) + of_noise.square().sum()
         wrong = torch.stack([mean - schedule.alpha(ts[-1]) * 0.7, variance - data.variance(ts[-1])])
         errors.append(wrong.abs().max())
-    assert errors[1] < 0.02 and errors[1] < errors[0] / 3  # four times the steps, a quarter of the error
+    # four times the steps, a quarter of the error or less
+    assert errors[1] < 0.02 and (errors[1] < errors[0] / 3 or errors[1] < 1e-6)
 
 
 @pytest.mark.parametrize("eta", [-0.1, 1.1, math.inf])

@@ -1,12 +1,14 @@
 """Whole trajectories with equal noise and equal model outputs."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from diffusion.discretizations import leading, trailing
 from diffusion.estimate import Estimate
 from diffusion.parameterizations import X0, Epsilon, V
-from diffusion.samplers import ddim, ddpm, ddpm_large
+from diffusion.samplers import ddim, ddpm, ddpm_large, dpmpp_2m, heun, unipc
 from diffusion.schedules import Cosine, Linear, ScaledLinear
 
 diffusers = pytest.importorskip("diffusers")
@@ -39,8 +41,9 @@ def settings(schedule, parameterization, spacing):
     )
 
 
-def assert_same_trajectory(sampler, schedule, parameterization, grid, scheduler, step):
-    x, z = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.randn(N, 2, 3, 4, 4)
+def assert_same_trajectory(sampler, schedule, parameterization, grid, scheduler, step, until=N):
+    seeded = torch.Generator().manual_seed(0)
+    x, z = torch.randn(2, 3, 4, 4, generator=seeded), torch.randn(N, 2, 3, 4, 4, generator=seeded)
     calls, noises = iter(range(N)), iter(z)
 
     def denoise(x_t, t):
@@ -54,6 +57,8 @@ def assert_same_trajectory(sampler, schedule, parameterization, grid, scheduler,
     ours = sampler(denoise, schedule, x, grid(schedule, N), lambda x: next(noises))
     for k, (t, mine) in enumerate(zip(scheduler.timesteps, ours, strict=True)):
         theirs = step(output(theirs, k), t, theirs, z[k])
+        if k >= until:
+            break
         torch.testing.assert_close(mine.x, theirs, rtol=1e-4, atol=1e-4)
 
 
@@ -96,3 +101,50 @@ def test_ddpm(schedule, parameterization, grid, spacing, sampler, variance, monk
         return scheduler.step(y, t, x).prev_sample
 
     assert_same_trajectory(sampler, schedule, parameterization, grid, scheduler, step)
+
+
+X0_CASES = {"dpmpp_2m": (dpmpp_2m, "DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "solver_order": 2}),
+            "unipc of order 2": (partial(unipc, order=2), "UniPCMultistepScheduler", {"solver_order": 2}),
+            "unipc of order 3": (partial(unipc, order=3), "UniPCMultistepScheduler", {"solver_order": 3})}
+
+
+@every_table
+@pytest.mark.parametrize("case", X0_CASES)
+def test_multistep_solvers(schedule, case):
+    """In their own words: of data, on a trailing grid, with a last step of order 1."""
+    sampler, name, options = X0_CASES[case]
+    chosen = settings(schedule, X0(), "trailing")
+    chosen.pop("clip_sample")
+    scheduler = getattr(diffusers, name)(**chosen, **options, final_sigmas_type="zero", thresholding=False)
+
+    def step(y, t, x, z):
+        return scheduler.step(y, t, x).prev_sample
+
+    # of order 3 they take the last step but one with order 2
+    assert_same_trajectory(sampler, schedule, X0(), trailing, scheduler, step, until=N - 2 if "3" in case else N)
+
+
+@pytest.mark.parametrize("schedule", [Linear(), ScaledLinear()], ids=repr)
+@pytest.mark.parametrize("name, sampler, evaluations", [("EulerDiscreteScheduler", ddim, 1),
+                                                        ("HeunDiscreteScheduler", heun, 2)])
+def test_euler_and_heun(schedule, name, sampler, evaluations):
+    """They work on x / alpha, and give the network x / sqrt(1 + (sigma / alpha)^2), which is our x."""
+    chosen = settings(schedule, Epsilon(), "trailing")
+    chosen.pop("clip_sample")
+    scheduler = getattr(diffusers, name)(**chosen)
+    scheduler.set_timesteps(N)
+    x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    calls = iter(range(2 * N))
+
+    def denoise(x_t, t):
+        y = output(x_t, next(calls))
+        return Estimate(Epsilon().to_x0(y, x_t, schedule, t), y)
+
+    theirs, ts = x / schedule.alpha(1.0).float(), trailing(schedule, N)
+    k = 0
+    for s, mine in zip(ts[1:], sampler(denoise, schedule, x, ts), strict=True):
+        for _ in range(evaluations if s > 0 else 1):
+            t = scheduler.timesteps[k]
+            y = output(scheduler.scale_model_input(theirs, t), k)
+            theirs, k = scheduler.step(y, t, theirs).prev_sample, k + 1
+        torch.testing.assert_close(mine.x, theirs * schedule.alpha(s).float(), rtol=1e-4, atol=1e-3)

@@ -1,12 +1,26 @@
 """Laws of every schedule in configs/schedule."""
 
 import copy
+import math
 import pickle
 
 import pytest
 import torch
 
-from diffusion.schedules import Linear, Table
+from diffusion import schedules
+from diffusion.schedules import (
+    EDM,
+    ContinuousVP,
+    Cosine,
+    CosineFlow,
+    Laplace,
+    Linear,
+    RectifiedFlow,
+    ScaledLinear,
+    Shifted,
+    Table,
+    ZeroTerminal,
+)
 from tests.options import options
 
 every_schedule = pytest.mark.parametrize("schedule", options("schedule"))
@@ -26,6 +40,11 @@ def test_log_snr_inverts_t_of(schedule):
     torch.testing.assert_close(
         schedule.log_snr(schedule.t_of(log_snr))[inside], log_snr[inside], rtol=0, atol=1e-9
     )
+
+
+@every_schedule
+def test_t_of_takes_the_nearer_end_of_what_the_curve_does_not_reach(schedule):
+    assert schedule.t_of(torch.inf) == 0 and 1 - 1e-12 < schedule.t_of(-torch.inf) <= 1
 
 
 @every_schedule
@@ -65,7 +84,7 @@ def test_diffuse_keeps_dtype_and_expands_over_data_axes(schedule, dtype):
 @every_schedule
 def test_a_schedule_is_a_value(schedule):
     assert copy.deepcopy(schedule) == schedule == pickle.loads(pickle.dumps(schedule))
-    assert eval(repr(schedule), {type(schedule).__name__: type(schedule)}) == schedule
+    assert eval(repr(schedule), vars(schedules)) == schedule
 
 
 @pytest.mark.parametrize("schedule", [p for p in options("schedule") if isinstance(p.values[0], Table)])
@@ -86,3 +105,57 @@ def test_log_alpha_bar_is_linear_between_the_points(schedule):
 def test_impossible_betas_are_refused():
     with pytest.raises(ValueError, match="between 0 and 1"):
         Linear(beta_end=1.5)
+
+
+HAS_RATES = [p for p in options("schedule") if p.values[0].rates(0.5) is not None]
+
+
+SHIFTED = [Shifted(RectifiedFlow(), -1.7), Shifted(CosineFlow(), 2.3), Shifted(EDM(), -1.0)]
+
+
+@pytest.mark.parametrize("schedule", [*HAS_RATES, *SHIFTED])
+def test_rates_are_the_derivatives_of_alpha_and_sigma(schedule):
+    t = torch.linspace(0, 1, 101, dtype=torch.float64)
+    alpha_rate, sigma_rate = schedule.rates(t)
+    assert alpha_rate.isfinite().all() and sigma_rate.isfinite().all()
+    inside, h = t[1:-1], 1e-6
+    for rate, of in ((alpha_rate, schedule.alpha), (sigma_rate, schedule.sigma)):
+        numeric = (of(inside + h) - of(inside - h)) / (2 * h)
+        torch.testing.assert_close(rate[1:-1], numeric, rtol=1e-6, atol=1e-6)
+
+
+def test_a_shift_moves_every_log_snr_and_keeps_the_label_of_a_noise_level():
+    base, shifted = Cosine(), Shifted(Cosine(), -1.3863)
+    t = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)
+    torch.testing.assert_close(shifted.log_snr(t), base.log_snr(t) - 1.3863)
+    index = shifted.label(t)  # of the base's table
+    torch.testing.assert_close(base.log_snr((index + 1) / base.T), shifted.log_snr(t))
+
+
+@pytest.mark.parametrize("s", [0.5, 3.0])
+def test_a_shifted_flow_is_that_of_stable_diffusion_3(s):
+    t = torch.linspace(0.01, 0.99, 9, dtype=torch.float64)
+    shifted = Shifted(RectifiedFlow(), -2 * math.log(s))
+    torch.testing.assert_close(shifted.sigma(t), s * t / (1 + (s - 1) * t))
+
+
+def test_zero_terminal_keeps_the_first_step_and_ends_in_pure_noise():
+    base = ScaledLinear()
+    zero = ZeroTerminal(base)
+    assert zero.alpha(1.0) == 0 and zero.snr(1.0) == 0 and zero.sigma(1.0) == 1
+    torch.testing.assert_close(zero.alpha(1 / 1000), base.alpha(1 / 1000))
+    with pytest.raises(ValueError, match="last alpha is above 0"):
+        ZeroTerminal(zero)
+
+
+def test_continuous_vp_is_the_limit_of_linear():
+    t, T = torch.linspace(0, 1, 11, dtype=torch.float64), 100_000
+    fine = Linear(T=T, beta_start=0.1 / T, beta_end=20 / T)
+    torch.testing.assert_close(ContinuousVP().alpha(t), fine.alpha(t), rtol=1e-3, atol=1e-6)
+
+
+def test_uniform_times_give_laplace_distributed_log_snrs():
+    u = (torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000
+    log_snr = Laplace(mean=0.3, b=0.7).log_snr(u)
+    expected = torch.distributions.Laplace(torch.tensor(0.3).double(), torch.tensor(0.7).double()).icdf(1 - u)
+    torch.testing.assert_close(log_snr, expected)
