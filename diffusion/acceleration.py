@@ -143,7 +143,10 @@ def accelerate(
     if known != "right":
         network._compiled_call_impl = None
         log.info("compiled gradients of %s are %s: it runs uncompiled", type(network).__name__, known)
-        return dataclasses.replace(plan, compile=False)
+        channels_last = plan.channels_last and next(network.parameters()).device.type == "cuda"
+        if not channels_last:  # slow there, uncompiled
+            network.to(memory_format=torch.contiguous_format)
+        return dataclasses.replace(plan, compile=False, channels_last=channels_last)
     return plan
 
 

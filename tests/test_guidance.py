@@ -7,11 +7,10 @@ from torch import nn
 from diffusion.conditioning import Conditioning
 from diffusion.denoiser import Denoiser
 from diffusion.guidance import classifier_free
-from diffusion.schedules import Linear
-from tests.options import options
+from diffusion.schedules import CosineFlow, Linear
+from tests.options import admissible, options
 
 T = torch.tensor(0.6, dtype=torch.float64)
-LOG_SNR = float(Linear().log_snr(T))
 
 
 class Shifted(nn.Module):
@@ -33,7 +32,8 @@ def caption(n, seed):
 @pytest.fixture(params=options("parameterization"))
 def denoiser(request):
     torch.manual_seed(0)
-    return Denoiser(Shifted(), Linear(), request.param)
+    schedule = Linear() if admissible(Linear(), request.param) else CosineFlow()
+    return Denoiser(Shifted(), schedule, request.param)
 
 
 COND, NULL, X = caption(4, 1), caption(1, 2), torch.randn(4, 6, generator=torch.Generator().manual_seed(3))
@@ -72,15 +72,21 @@ def test_a_negative_prompt_may_differ_by_row(denoiser):
         torch.testing.assert_close(alone[0], together[k])
 
 
-@pytest.mark.parametrize("interval", [(LOG_SNR, math.inf), (-math.inf, LOG_SNR), (LOG_SNR, LOG_SNR)])
-def test_the_interval_contains_its_ends(denoiser, interval):
-    inside = classifier_free(denoiser, COND, NULL, 3.0, interval)(X, T)
+def around(denoiser, below, above):
+    """An interval of log-SNRs, told as distances from that of T."""
+    log_snr = float(denoiser.schedule.log_snr(T))
+    return log_snr + below, log_snr + above
+
+
+@pytest.mark.parametrize("ends", [(0, math.inf), (-math.inf, 0), (0, 0)])
+def test_the_interval_contains_its_ends(denoiser, ends):
+    inside = classifier_free(denoiser, COND, NULL, 3.0, around(denoiser, *ends))(X, T)
     assert torch.equal(inside.x0, classifier_free(denoiser, COND, NULL, 3.0)(X, T).x0)
 
 
-@pytest.mark.parametrize("interval", [(LOG_SNR + 1e-6, math.inf), (-math.inf, LOG_SNR - 1e-6)])
-def test_outside_the_interval_there_is_no_guidance_and_no_cost(denoiser, interval):
-    denoise = classifier_free(denoiser, COND, NULL, 3.0, interval)
+@pytest.mark.parametrize("ends", [(1e-6, math.inf), (-math.inf, -1e-6)])
+def test_outside_the_interval_there_is_no_guidance_and_no_cost(denoiser, ends):
+    denoise = classifier_free(denoiser, COND, NULL, 3.0, around(denoiser, *ends))
     assert torch.equal(denoise(X, T).x0, denoiser(X, T, COND).x0)
     assert rows(denoiser, denoise) == [4]
 
