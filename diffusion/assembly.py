@@ -58,9 +58,10 @@ def diffusion(cfg, task: Callable, data, parents: Mapping[str, ModelFile], setti
     else:
         pixels_to_latents = build(parts["autoencoder"], cfg.trusted)
     denoiser = Denoiser(build(parts["network"], cfg.trusted), build(cfg.schedule, cfg.trusted),
-                        build(cfg.parameterization, cfg.trusted))
+                        build(parts["parameterization"], cfg.trusted))
     return task(denoiser=denoiser, autoencoder=pixels_to_latents, text_encoder=encoder, nodes=parts, data=data,
                 time_sampler=build(cfg.time_sampler, cfg.trusted), weighting=build(cfg.weighting, cfg.trusted) or None,
+                objective=build(cfg.objective, cfg.trusted), coupling=build(cfg.coupling, cfg.trusted),
                 sampling=sampling_of(cfg), cache=Path(cfg.paths.cache), **settings)
 
 
@@ -87,7 +88,9 @@ def describe(cfg, data, parents: Mapping[str, ModelFile], encoder: CLIP | None) 
         "text_encoder": parents["text_encoder"].parts["text_encoder"] if "text_encoder" in parents
         else plain(cfg.text_encoder)}
     backbone = {name: value for name, value in plain(cfg.backbone).items() if name != "_partial_"}
-    given = {"channels": channels, "context_dim": None if encoder is None else encoder.context_dim,
+    outputs = getattr(build(cfg.objective, cfg.trusted), "outputs", 1)
+    given = {"channels": channels, "out_channels": outputs * channels,
+             "context_dim": None if encoder is None else encoder.context_dim,
              "pooled_dim": None if encoder is None else encoder.pooled_dim}
     for name, value in given.items():
         if name == "pooled_dim" and backbone.get(name, value) is None:
@@ -102,7 +105,7 @@ def describe(cfg, data, parents: Mapping[str, ModelFile], encoder: CLIP | None) 
                          f"(backbone=) with {len(made.widths)} levels cannot halve {len(made.widths) - 1} times: take "
                          "fewer backbone.widths or an autoencoder with a smaller factor")
     return {"autoencoder": first, **text, "network": network, "schedule": plain(cfg.schedule),
-            "parameterization": plain(cfg.parameterization),
+            "parameterization": {"sigma_data": first_stage.sigma_data, **plain(cfg.parameterization)},
             **{name: plain(cfg[name]) for name in ("sampler", "discretization", "guidance")}}
 
 

@@ -55,6 +55,16 @@ class ModelFile:
         module.load_state_dict(self.tensors.get(tensors or part, {}))
         return module.eval()
 
+    def start(self, modules: Mapping[str, nn.Module]) -> None:
+        """init_from: give each module the weights of its part. Raises BadModelFile where they do not fit."""
+        for part, module in modules.items():
+            try:
+                module.load_state_dict(self.tensors[part])
+            except RuntimeError as error:
+                first = str(error).splitlines()[1].strip()
+                raise BadModelFile(f"init_from = {self.path}: its {part} does not fit this configuration: {first}"
+                                   ) from None
+
 
 def save(path: Path, kind: str, parts: Mapping[str, Any], facts: Mapping[str, Any],
          tensors: Mapping[str, Mapping[str, Tensor]]) -> None:

@@ -38,8 +38,8 @@ class Denoiser(nn.Module):
         x_t: Float[Tensor, "b *d"],
         t: Float[Tensor, ""] | Float[Tensor, " b"],
         cond: Conditioning | None = None,
-    ) -> Float[Tensor, "b *d"]:
-        """The network's own output y."""
+    ) -> Float[Tensor, "b ..."]:
+        """The network's own output: y, with f behind it in the channels where the variance is learned."""
         x = per_sample(self.parameterization.input_scale(self.schedule, t), x_t) * x_t
         if self.memory_format is torch.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
@@ -51,12 +51,16 @@ class Denoiser(nn.Module):
         return y.to(torch.promote_types(x_t.dtype, torch.float32))
 
     def estimate(
-        self, y: Float[Tensor, "b *d"], x_t: Float[Tensor, "b *d"], t: Float[Tensor, ""] | Float[Tensor, " b"]
+        self,
+        prediction: Float[Tensor, "b ..."],
+        x_t: Float[Tensor, "b *d"],
+        t: Float[Tensor, ""] | Float[Tensor, " b"],
     ) -> Estimate:
-        """What y says about x_0 and eps."""
+        """What the network's output says about x_0 and eps."""
+        y, f = split(prediction, x_t)
         x0 = self.parameterization.to_x0(y, x_t, self.schedule, t)
         eps = self.parameterization.to_eps(y, x_t, self.schedule, t)
-        return Estimate(x0, eps)
+        return Estimate(x0, eps, f)
 
     def forward(
         self,
@@ -65,3 +69,13 @@ class Denoiser(nn.Module):
         cond: Conditioning | None = None,
     ) -> Estimate:
         return self.estimate(self.predict(x_t, t, cond), x_t, t)
+
+
+def split(
+    prediction: Float[Tensor, "b ..."], x: Float[Tensor, "b *d"]
+) -> tuple[Float[Tensor, "b *d"], Float[Tensor, "b *d"] | None]:
+    """y and f. A network that learns the variance has twice x's channels: y, then 2 f - 1 (Nichol & Dhariwal 2021)."""
+    if prediction.shape == x.shape:
+        return prediction, None
+    y, centred = prediction.chunk(2, dim=1)
+    return y, (centred + 1) / 2

@@ -11,11 +11,11 @@ from torch import Tensor
 
 
 class Estimate(NamedTuple):
-    """Of shape "b *d" each: x_0, eps, and log Var[x_s | x_t] where it is learned."""
+    """Of shape "b *d" each. f tells Var[x_s | x_t] for every s, where it is learned: see `ddpm_learned`."""
 
     x0: Tensor
     eps: Tensor
-    log_var: Tensor | None = None
+    f: Tensor | None = None
 
 
 class Step(NamedTuple):

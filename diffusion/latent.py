@@ -15,10 +15,11 @@ from diffusion.acceleration import Acceleration
 from diffusion.conditioning import Conditioning
 from diffusion.denoiser import Denoiser
 from diffusion.discretizations import trailing
-from diffusion.estimate import Denoise, Noise, Sampler, Step
+from diffusion.estimate import Denoise, Estimate, Noise, Sampler, Step
 from diffusion.guidance import classifier_free
 from diffusion.pixels import to_uint8
 from diffusion.samplers.ddim import ddim
+from diffusion.schedules import NoiseSchedule
 from diffusion.text.clip import CLIP
 
 
@@ -30,6 +31,12 @@ class Sampling:
     discretization: Callable = trailing
     guidance: Callable[..., Denoise] = lambda denoiser, cond, null: classifier_free(denoiser, cond, null, scale=3.0)
     steps: int = 50
+
+    def rehearse(self, schedule: NoiseSchedule, tells_variance: bool) -> None:
+        """One step on one number, so that what cannot work says so before hours of training. Raises ValueError."""
+        ts, x = self.discretization(schedule, self.steps), torch.zeros(1, 1)
+        f = x if tells_variance else None
+        next(self.sampler(lambda x_t, t: Estimate(x_t, x_t, f), schedule, x, ts, torch.randn_like))
 
 
 class LatentDiffusion(nn.Module):

@@ -69,19 +69,23 @@ def refuse_early(stage: Stage, data) -> None:
     choose(cfg.precision, cfg.compile, device_of(cfg))
     if cfg.extend_from is not None:
         refuse_to_extend(stage)
-    elif cfg.init_from is not None:
-        checkpoint.load(cfg.init_from, kind_of(cfg), cfg.trusted)
+    file = None if cfg.init_from is None else checkpoint.load(cfg.init_from, kind_of(cfg), cfg.trusted)
     if kind_of(cfg) != "latent_diffusion":
         return
     encoder = text_encoder(cfg, {})
-    describe(cfg, data, {}, encoder)
+    parts = describe(cfg, data, {}, encoder)
+    if file is not None:
+        file.start({"ema": build(parts["network"], cfg.trusted)})
     if cfg.evaluation.samples and not cfg.evaluation.judge and encoder is None:
         raise ValueError("evaluation=frechet measures on the features of the model's own CLIP, and text_encoder=none "
                          "has none: take evaluation=judged or evaluation=none")
     schedule = build(cfg.schedule, cfg.trusted)
     build(cfg.parameterization, cfg.trusted).check(schedule)
-    build(cfg.discretization, cfg.trusted)(schedule, cfg.sampling_steps)
+    outputs = getattr(build(cfg.objective, cfg.trusted), "outputs", 1)
+    sampling_of(cfg).rehearse(schedule, tells_variance=outputs == 2)
     build(cfg.time_sampler, cfg.trusted)(schedule, torch.rand(1))
+    rows = torch.zeros(cfg.batch // (processes.world() * cfg.accumulate), 1)
+    build(cfg.coupling, cfg.trusted)(rows, rows)
 
 
 def judge_stage(stage: Stage, choices, overrides, compose, data) -> Stage | None:

@@ -7,6 +7,8 @@ x_s - alpha_s mu = sqrt(var_s / var_t) (x_t - alpha_t mu)
 
 import dataclasses
 
+import torch
+
 from diffusion.estimate import Estimate
 from diffusion.schedules import NoiseSchedule
 
@@ -23,7 +25,7 @@ class Gaussian:
     def denoise(self, x_t, t) -> Estimate:
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         x0 = self.mu + alpha * self.tau**2 / self.variance(t) * (x_t - alpha * self.mu)
-        return Estimate(x0, (x_t - alpha * x0) / sigma)
+        return Estimate(x0, (x_t - alpha * x0) / sigma, torch.full_like(x0, 0.5))
 
     def flow(self, x_t, t, s):
         """Where the probability-flow ODE takes x_t."""

@@ -31,7 +31,7 @@ class Mixture:
         share = (WEIGHT.log() + parts.log_prob(x)).softmax(-1)
         means = MU + alpha * TAU**2 / parts.variance * (x - alpha * MU)
         x0 = (share * means).sum(-1)
-        return Estimate(x0, (x_t - alpha * x0) / sigma)
+        return Estimate(x0, (x_t - alpha * x0) / sigma, torch.full_like(x0, 0.5))
 
     def cdf(self, x, t):
         return (WEIGHT * self.parts(t).cdf(x[..., None])).sum(-1)

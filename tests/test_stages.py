@@ -1,5 +1,7 @@
 """Plans, keys and folders: laws of what may and may not change a run's identity."""
 
+from pathlib import Path
+
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -27,9 +29,7 @@ def planned(*overrides):
     return plan(cfg, choices, [*SMALL, *overrides], composed, build(cfg.data, cfg.trusted))
 
 
-GROUPS = ["task", "data", "autoencoder", "text_encoder", "backbone", "judge", "schedule", "parameterization",
-          "time_sampler", "weighting", "sampler", "discretization", "guidance", "optimizer", "lr", "trainer",
-          "callbacks", "logger", "evaluation", "experiment"]
+GROUPS = sorted(p.name for p in Path(CONFIGS).iterdir() if p.is_dir() and p.name not in ("debug", "hydra", "paths"))
 
 
 @pytest.mark.parametrize("choice", [f"{group}={name}" for group in GROUPS for name in names(group)])
@@ -49,7 +49,8 @@ def test_what_cannot_change_the_weights_keeps_the_run(same):
 
 @pytest.mark.parametrize("other", ["seed=1", "steps=5", "batch=32", "learning_rate=3e-4", "schedule=linear",
                                    "parameterization=eps", "weighting=min_snr", "+schedule.T=500", "precision=32",
-                                   "task.caption_dropout=0.2", "data.seed=5", "autoencoder=kl_f2", "text_encoder=none"])
+                                   "task.caption_dropout=0.2", "data.seed=5", "autoencoder=kl_f2", "text_encoder=none",
+                                   "objective=hybrid", "coupling=optimal_transport", "task.offset_noise=0.1"])
 def test_what_can_change_the_weights_changes_the_run(other):
     assert planned(other).key != planned().key
 

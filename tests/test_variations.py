@@ -45,6 +45,11 @@ def picture_folder(tmp_path):
     ["autoencoder=identity", "backbone=unet_tiny", "weighting=min_snr"],
     ["autoencoder=kl_f2", "schedule=scaled_linear", "parameterization=eps", "time_sampler=grid"],
     ["parameterization=x0", "sampler=ddpm", "discretization=uniform", "guidance=none"],
+    ["objective=hybrid", "sampler=ddpm_learned"],
+    ["coupling=optimal_transport", "coupling.group=2", "schedule=rectified_flow", "parameterization=velocity"],
+    ["experiment=pixel_cifar", "data=shapes", "backbone.widths=[32,32,32]"],
+    ["experiment=edm_cifar", "data=shapes", "backbone.widths=[32,32,32]"],
+    ["experiment=flow_cifar", "data=shapes"],
     ["logger=tensorboard"],
     ["logger=wandb", "logger.wandb.offline=true"],
     ["precision=bf16-mixed", "lr=linear", "optimizer.weight_decay=0"],
@@ -52,7 +57,8 @@ def picture_folder(tmp_path):
 ], ids=lambda overrides: overrides[0])
 def test_the_main_job_with(variation):
     train(*TINY_UNET, "sample_every=2", *variation)
-    file = checkpoint.load(only("latent_shapes/*/model.safetensors"))
+    experiment = next((o.removeprefix("experiment=") for o in variation if "experiment=" in o), "latent_shapes")
+    file = checkpoint.load(only(f"{experiment}/*/model.safetensors"))
     assert file.kind == "latent_diffusion"
     assert ("text_encoder" in file.tensors) != ("text_encoder=none" in variation)
 
@@ -100,6 +106,8 @@ def test_prepare_fetches_or_says_what_is_missing(tmp_path, clip_folder):
     (["backbone.widths=[32,32,32,32,32]", "backbone.self_attention=[true,true,true,true,true]",
       "backbone.cross_attention=[true,true,true,true,true]"], "autoencoder="),
     (["text_encoder=none"], "backbone.cross_attention"),
+    (["sampler=ddpm_learned"], "objective=hybrid"),
+    (["coupling=optimal_transport", "coupling.group=3"], "coupling.group = 3"),
     (["paths.runs=/proc/nowhere"], "paths.runs"),
     (["precision=64"], "allowed are auto"),
     (["resume=maybe"], "auto, must and never"),

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion.conditioning import Conditioning
-from diffusion.denoiser import Denoiser
+from diffusion.denoiser import Denoiser, split
 from diffusion.weightings import Weighting
 
 
@@ -23,10 +23,22 @@ def diffusion_loss(
     weighting: Weighting | None = None,
 ) -> Float[Tensor, " b"]:
     """Per sample, the mean over the data axes."""
+    y = denoiser.predict(denoiser.schedule.diffuse(x0, t, eps), t, cond)
+    return squared_error(denoiser, y, x0, t, eps, weighting)
+
+
+def squared_error(
+    denoiser: Denoiser,
+    prediction: Float[Tensor, "b ..."],
+    x0: Float[Tensor, "b *d"],
+    t: Float[Tensor, " b"],
+    eps: Float[Tensor, "b *d"],
+    weighting: Weighting | None = None,
+) -> Float[Tensor, " b"]:
+    """The loss of what the network has answered."""
     schedule, parameterization = denoiser.schedule, denoiser.parameterization
-    y = denoiser.predict(schedule.diffuse(x0, t, eps), t, cond)
-    error = y - parameterization.target(x0, eps, schedule, t)
-    loss = reduce(error.square(), "b ... -> b", "mean")
+    y, _ = split(prediction, x0)
+    loss = reduce((y - parameterization.target(x0, eps, schedule, t)).square(), "b ... -> b", "mean")
     if weighting is None:
         return loss
     return loss * (weighting(schedule.log_snr(t)) / parameterization.x0_factor(schedule, t)).to(loss)

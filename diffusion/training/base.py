@@ -85,13 +85,7 @@ class Training(pl.LightningModule, abc.ABC):
 
     def start_from(self, file: ModelFile) -> None:
         """Begin with the weights of a model file of the same kind. Raises ValueError where they do not fit."""
-        for part, module in self.learns.items():
-            try:
-                module.load_state_dict(file.tensors[part])
-            except RuntimeError as error:
-                first = str(error).splitlines()[1].strip()
-                raise ValueError(f"init_from = {file.path}: its {part} does not fit this configuration: {first}"
-                                 ) from None
+        file.start(self.learns)
 
     def pictures(self) -> dict[str, Any]:
         """Named grids (uint8 c h w) worth a look now."""

@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from diffusion import checkpoint, rng
+from diffusion import checkpoint, processes, rng
 from diffusion.conditioning import Conditioning
 from diffusion.data.latents import Latents, cached_captions, cached_latents, encodings, moments
 from diffusion.denoiser import Denoiser
@@ -24,20 +24,24 @@ LOG_SNR_EDGES = [-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0]
 
 
 class DiffusionTraining(Training):
-    """E over data, t and eps of the parameterization's loss; the caption is dropped with probability caption_dropout.
+    """E over data, t and eps of the objective; the caption is dropped with probability caption_dropout.
 
+    objective         (denoiser, x0, t, eps, cond, weighting) -> loss per sample; may have parameters of its own
+    coupling          (x0, eps) -> eps, reordered
     ema               function of the denoiser's network that makes its moving average
+    offset_noise      standard deviation of what is added to the noise, one number per picture and channel, so that the
+                      mean of a picture is learnt at every noise level (Guttenberg 2023); sampling starts without
     validation        number of held-out pictures, each with its own fixed t and noise
     """
 
     groups = ("autoencoder", "text_encoder", "backbone", "schedule", "parameterization", "time_sampler", "weighting",
-              "data", "task")
+              "objective", "coupling", "data", "task")
     kind = "latent_diffusion"
 
     def __init__(self, *, denoiser: Denoiser, autoencoder, text_encoder, nodes: dict, data, time_sampler: Callable,
-                 weighting: Callable | None, sampling: Sampling, cache: Path, ema: Callable = EMA,
-                 caption_dropout: float = 0.1, validation: int = 512, preview_steps: int = 20,
-                 **settings):
+                 weighting: Callable | None, objective: Callable, coupling: Callable, sampling: Sampling, cache: Path,
+                 ema: Callable = EMA, caption_dropout: float = 0.1, offset_noise: float = 0.0, validation: int = 512,
+                 preview_steps: int = 20, **settings):
         super().__init__(**settings)
         self.denoiser, self.nodes, self.data = denoiser, nodes, data
         self.latent_shape = autoencoder.latent_shape(data.image_size)
@@ -45,7 +49,9 @@ class DiffusionTraining(Training):
         self._frozen = (model.requires_grad_(False),)  # in a tuple: no part of this module's state
         denoiser.requires_grad_(True)
         self.time_sampler, self.weighting, self.sampling = time_sampler, weighting, sampling
-        self.cache, self.caption_dropout = cache, caption_dropout
+        self.objective, self.coupling = objective, coupling
+        self.cache, self.caption_dropout, self.offset_noise = cache, caption_dropout, offset_noise
+        self._seen: list[tuple[Tensor, Tensor]] = []  # (t, loss) of this update, for a time sampler that learns
         self.validation, self.preview_steps = validation, preview_steps
         self.make_ema = ema
         self.ema = ema(denoiser.network)
@@ -113,24 +119,43 @@ class DiffusionTraining(Training):
         schedule = self.denoiser.schedule
         u = stratified(rng.uniform((1,), self.seed, step, "t"), self.batch)[rows]
         t, importance = self.time_sampler(schedule, u)
-        eps = rng.normal((self.batch, *x0.shape[1:]), self.seed, step, "eps", device=x0.device, rows=rows)
+        eps = self.coupling(x0, self._noise(x0, step, rows))
         cond = Conditioning(batch["tokens"], pooled=batch["pooled"]) if "tokens" in batch else None
-        loss = diffusion_loss(self.denoiser, x0, t, eps, cond, self.weighting)
+        loss = self.objective(self.denoiser, x0, t, eps, cond, self.weighting)
         self.meter.add("loss", loss)
         self.meter.add_bins("loss_log_snr", loss, schedule.log_snr(t), LOG_SNR_EDGES)
+        if hasattr(self.time_sampler, "update"):
+            self._seen.append((t, loss.detach().cpu()))
         return (importance.to(loss) * loss).mean()
+
+    def _noise(self, x0: Tensor, step: int, rows: slice) -> Tensor:
+        """eps of these rows."""
+        b, (c, *space) = self.batch, x0.shape[1:]
+        eps = rng.normal((b, c, *space), self.seed, step, "eps", device=x0.device, rows=rows)
+        if self.offset_noise:
+            offset = rng.normal((b, c, *[1] * len(space)), self.seed, step, "offset", device=x0.device, rows=rows)
+            eps = eps + self.offset_noise * offset
+        return eps
 
     def optimizer_step(self, *args, **kwargs) -> None:
         super().optimizer_step(*args, **kwargs)
         self.ema.update()
+        if self._seen:
+            seen = [pair for share in processes.all_values(self._seen) for pair in share]
+            self.time_sampler.update(*(torch.cat(column) for column in zip(*seen, strict=True)))
+            self._seen = []
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["ema"] = self.ema.state_dict()
+        if hasattr(self.time_sampler, "update"):
+            checkpoint["time_sampler"] = self.time_sampler.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         super().on_load_checkpoint(checkpoint)
         self.ema.load_state_dict(checkpoint["ema"])
+        if hasattr(self.time_sampler, "update"):
+            self.time_sampler.load_state_dict(checkpoint["time_sampler"])
 
     # What it shows, and what it leaves behind
 
