@@ -72,6 +72,9 @@ def refuse_early(stage: Stage, data) -> None:
     file = None if cfg.init_from is None else checkpoint.load(cfg.init_from, kind_of(cfg), cfg.trusted)
     if kind_of(cfg) != "latent_diffusion":
         return
+    if "likelihood" in cfg.evaluation:
+        raise ValueError("evaluation=likelihood scores a finished model: python sample.py ckpt=RUN "
+                         "evaluation=likelihood; train.py takes evaluation=judged, frechet or none")
     encoder = text_encoder(cfg, {})
     parts = describe(cfg, data, {}, encoder)
     if file is not None:

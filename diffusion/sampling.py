@@ -14,7 +14,7 @@ import torch
 from omegaconf import ListConfig
 from tqdm import tqdm
 
-from diffusion import checkpoint
+from diffusion import checkpoint, scoring
 from diffusion.acceleration import choose
 from diffusion.assembly import load_model
 from diffusion.checkpoint import ModelFile
@@ -35,7 +35,8 @@ def main(cfg) -> Path:
     keep_freed_memory()
     check(cfg, (*TRUSTED, *cfg.trust))
     if cfg.get("evaluation") and cfg.evaluation.judge:
-        raise ValueError("evaluation=judged needs a judge, which train.py trains; sample.py takes evaluation=frechet")
+        raise ValueError("evaluation=judged needs a judge, which train.py trains; sample.py takes evaluation=frechet "
+                         "or evaluation=likelihood")
     scored = bool(cfg.get("evaluation") and cfg.evaluation.samples)
     n = cfg.n if cfg.n is not None else cfg.evaluation.samples if scored else 4
     if n < 1 or cfg.batch < 1:
@@ -44,6 +45,8 @@ def main(cfg) -> Path:
     writable(out)
     file = checkpoint.load(cfg.ckpt, "latent_diffusion", cfg.trust)
     device = device_named(cfg.device)
+    if scored and "likelihood" in cfg.evaluation:
+        return scoring.likelihood(file, cfg, device, n, out)
     sampling = sampling_from(file, cfg)
     prompts = [] if scored else prompts_from(cfg, "text_encoder" in file.parts)
     model = load_model(file, cfg.weights, cfg.text_encoder.path).to(device)
@@ -141,10 +144,7 @@ def evaluated(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, 
     """Frechet distance of n samples, with captions of the test split, to that split."""
     if model.text_encoder is None:
         raise ValueError("evaluation=frechet compares features of the CLIP inside the model file; this model has none")
-    node = dict(file.facts["data"])
-    if cfg.data.source is not None:
-        node["source"] = cfg.data.source
-    data = build(node, ("diffusion.data", *cfg.trust))
+    data = scoring.data_of(file, cfg)
     test = data.split("test")
     rows = torch.arange(n) % len(test)
     prompts = [test.captions[i] for i in test.caption_ids[rows, 0].tolist()]

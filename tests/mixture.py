@@ -22,16 +22,19 @@ class Mixture:
     schedule: NoiseSchedule
 
     def parts(self, t) -> torch.distributions.Normal:
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        alpha, sigma = self.schedule.alpha(t)[..., None], self.schedule.sigma(t)[..., None]
         return torch.distributions.Normal(alpha * MU, (alpha**2 * TAU**2 + sigma**2).sqrt())
 
     def denoise(self, x_t, t) -> Estimate:
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         parts, x = self.parts(t), x_t[..., None]
         share = (WEIGHT.log() + parts.log_prob(x)).softmax(-1)
-        means = MU + alpha * TAU**2 / parts.variance * (x - alpha * MU)
+        means = MU + alpha[..., None] * TAU**2 / parts.variance * (x - parts.mean)
         x0 = (share * means).sum(-1)
         return Estimate(x0, (x_t - alpha * x0) / sigma, torch.full_like(x0, 0.5))
+
+    def log_prob(self, x, t):
+        return (WEIGHT.log() + self.parts(t).log_prob(x[..., None])).logsumexp(-1)
 
     def cdf(self, x, t):
         return (WEIGHT * self.parts(t).cdf(x[..., None])).sum(-1)

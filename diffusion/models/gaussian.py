@@ -1,6 +1,7 @@
 """A diagonal Gaussian: q(z | x) = N(mean, exp(log_var)), what an encoder answers (Kingma & Welling 2014)."""
 
 import dataclasses
+import math
 
 from jaxtyping import Float
 from torch import Tensor
@@ -24,3 +25,7 @@ class Gaussian:
     def kl(self) -> Float[Tensor, "b c h w"]:
         """KL(self || N(0, I)) per element, in nats: (mean^2 + var - 1 - log var) / 2."""
         return (self.mean.square() + self.log_var.exp() - 1 - self.log_var) / 2
+
+    def entropy(self) -> Float[Tensor, "b c h w"]:
+        """Differential, per element, in nats: (log(2 pi e) + log var) / 2."""
+        return (math.log(2 * math.pi) + 1 + self.log_var) / 2
