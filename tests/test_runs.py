@@ -152,6 +152,12 @@ def test_the_same_command_again_says_that_it_is_done(caplog):
     assert "finished before" in caplog.text
 
 
+def test_a_likelihood_is_refused_before_training():
+    with pytest.raises(ValueError, match="evaluation=likelihood scores a finished model"):
+        train("evaluation=likelihood")
+    assert not list(Path(os.environ["DIFFUSION_RUNS"]).glob("*/*"))
+
+
 def test_resume_must_needs_something_to_go_on_from():
     with pytest.raises(CannotResume):
         train("experiment=shapes_autoencoder", "resume=must")

@@ -109,7 +109,7 @@ class ODE(Method):
     probe  the distribution of Hutchinson's probes
     """
 
-    steps: int = 50
+    steps: int = 25
     probes: int = 1
     probe: Callable[[Tensor], Tensor] = ode.rademacher
 

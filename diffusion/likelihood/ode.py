@@ -36,8 +36,7 @@ def log_density(
     """log p(x_0), p the density of x_high / alpha: the model's data with noise of the size e^(-high / 2) on it.
 
     The model is the one that is sampled: it starts from N(0, 1) on vp and from N(0, sigma^2) elsewhere. The classical
-    Runge-Kutta method takes equal steps in l, of order 4 with four evaluations each. The same probes serve all steps:
-    the estimate is then the exact change of density along one field, up to the probes.
+    Runge-Kutta method takes equal steps in l, of order 4 with four evaluations each. The same probes serve all steps.
     """
 
     def slope(x: Tensor, log_snr: float) -> tuple[Tensor, Tensor]:
