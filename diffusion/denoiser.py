@@ -70,6 +70,11 @@ class Denoiser(nn.Module):
     ) -> Estimate:
         return self.estimate(self.predict(x_t, t, cond), x_t, t)
 
+    def beside(self, other: "Denoiser") -> "Denoiser":
+        """This denoiser itself, moved to the other's device, precision and memory format."""
+        self.compute_dtype, self.memory_format = other.compute_dtype, other.memory_format
+        device = next((parameter.device for parameter in other.parameters()), None)
+        return self.to(device=device, memory_format=self.memory_format)
 
 def split(
     prediction: Float[Tensor, "b ..."], x: Float[Tensor, "b *d"]

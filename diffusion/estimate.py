@@ -7,6 +7,7 @@ guidance takes eps from another branch (CFG++).
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -16,6 +17,11 @@ class Estimate(NamedTuple):
     x0: Tensor
     eps: Tensor
     f: Tensor | None = None
+
+    def with_x0(self, x0: Tensor, alpha: Tensor, sigma: Tensor) -> "Estimate":
+        """Another x_0, and the eps that leaves alpha x_0 + sigma eps as it was (eps itself where sigma = 0)."""
+        ratio = torch.where(sigma == 0, 0.0, alpha / sigma)
+        return self._replace(x0=x0, eps=self.eps + ratio * (self.x0 - x0))
 
 
 class Step(NamedTuple):

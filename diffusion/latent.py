@@ -15,28 +15,42 @@ from diffusion.acceleration import Acceleration
 from diffusion.conditioning import Conditioning
 from diffusion.denoiser import Denoiser
 from diffusion.discretizations import trailing
-from diffusion.estimate import Denoise, Estimate, Noise, Sampler, Step
-from diffusion.guidance import classifier_free
+from diffusion.estimate import Denoise, Noise, Sampler, Step
+from diffusion.guidance import cfg_pp, classifier_free, thresholded
+from diffusion.models.identity import Identity
 from diffusion.pixels import to_uint8
 from diffusion.samplers.ddim import ddim
-from diffusion.schedules import NoiseSchedule
 from diffusion.text.clip import CLIP
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How pictures are drawn: grid and sampler, and the guidance that makes one denoiser of two conditionings."""
+    """How pictures are drawn: grid and sampler, and the guidance that makes one denoiser of two conditionings.
+
+    threshold  the percentile of dynamic thresholding, as a share; None leaves x_0 as it is
+    """
 
     sampler: Sampler = ddim
     discretization: Callable = trailing
     guidance: Callable[..., Denoise] = lambda denoiser, cond, null: classifier_free(denoiser, cond, null, scale=3.0)
     steps: int = 50
+    threshold: float | None = None
 
-    def rehearse(self, schedule: NoiseSchedule, tells_variance: bool) -> None:
-        """One step on one number, so that what cannot work says so before hours of training. Raises ValueError."""
-        ts, x = self.discretization(schedule, self.steps), torch.zeros(1, 1)
-        f = x if tells_variance else None
-        next(self.sampler(lambda x_t, t: Estimate(x_t, x_t, f), schedule, x, ts, torch.randn_like))
+    def __post_init__(self):
+        sampler, guidance = (getattr(f, "func", f) for f in (self.sampler, self.guidance))
+        if guidance is cfg_pp and sampler is not ddim:
+            raise ValueError("guidance=cfg_pp takes x_0 and eps from two branches, and "
+                             f"{sampler.__name__} does not step from these two alone: take sampler=ddim (euler, "
+                             "euler_ancestral), or another guidance")
+        if self.threshold is not None and not 0 < self.threshold <= 1:
+            raise ValueError(f"threshold = {self.threshold}: a percentile as a share is expected, above 0 and at most "
+                             "1 (0.995), or null")
+
+    def check(self, autoencoder: nn.Module) -> None:
+        """Raise ValueError where x_0 shall be brought back into a range that is not known."""
+        if self.threshold is not None and not isinstance(autoencoder, Identity):
+            raise ValueError(f"threshold = {self.threshold}: dynamic thresholding is for pixels, which end at -1 and 1 "
+                             "(autoencoder=identity); latents have no such ends")
 
 
 class LatentDiffusion(nn.Module):
@@ -75,10 +89,12 @@ class LatentDiffusion(nn.Module):
 
     def denoise(self, cond: Conditioning | None, sampling: Sampling, negative: str = "") -> Denoise:
         """The function that a sampler calls."""
-        if cond is None:
-            return lambda x_t, t: self.denoiser(x_t, t, None)
-        null = self.condition([negative])
-        return sampling.guidance(self.denoiser, cond, null.expand(len(cond)))
+        sampling.check(self.autoencoder)
+        null = None if cond is None else self.condition([negative]).expand(len(cond))
+        denoise = sampling.guidance(self.denoiser, cond, null)
+        if sampling.threshold is None:
+            return denoise
+        return thresholded(denoise, self.denoiser.schedule, sampling.threshold)
 
     def sample(self, cond: Conditioning | None, noise: Noise, n: int, sampling: Sampling, negative: str = ""
                ) -> Iterator[Step]:

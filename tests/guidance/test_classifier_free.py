@@ -2,41 +2,19 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
 from diffusion.conditioning import Conditioning
 from diffusion.denoiser import Denoiser
 from diffusion.guidance import classifier_free
 from diffusion.schedules import CosineFlow, Linear
+from tests.affine import COND, NULL, Moved, T, X, caption
 from tests.options import admissible, options
-
-T = torch.tensor(0.6, dtype=torch.float64)
-
-
-class Shifted(nn.Module):
-    """Linear in x, moved by the pooled caption; it counts the rows that it is asked about."""
-
-    def __init__(self):
-        super().__init__()
-        self.mix, self.rows = nn.Linear(6, 6), []
-
-    def forward(self, x, label, cond):
-        self.rows.append(len(x))
-        return self.mix(x) + cond.pooled
-
-
-def caption(n, seed):
-    return Conditioning(pooled=torch.randn(n, 6, generator=torch.Generator().manual_seed(seed)))
 
 
 @pytest.fixture(params=options("parameterization"))
 def denoiser(request):
-    torch.manual_seed(0)
     schedule = Linear() if admissible(Linear(), request.param) else CosineFlow()
-    return Denoiser(Shifted(), schedule, request.param)
-
-
-COND, NULL, X = caption(4, 1), caption(1, 2), torch.randn(4, 6, generator=torch.Generator().manual_seed(3))
+    return Denoiser(Moved(), schedule, request.param)
 
 
 def rows(denoiser, denoise):
