@@ -4,8 +4,10 @@ The one place that knows both. Each function takes the configuration, the data s
 settings that all trainings share.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from diffusion import checkpoint
@@ -59,10 +61,11 @@ def diffusion(cfg, task: Callable, data, parents: Mapping[str, ModelFile], setti
         pixels_to_latents = build(parts["autoencoder"], cfg.trusted)
     denoiser = Denoiser(build(parts["network"], cfg.trusted), build(cfg.schedule, cfg.trusted),
                         build(parts["parameterization"], cfg.trusted))
+    model = LatentDiffusion(pixels_to_latents, encoder, denoiser, pixels_to_latents.latent_shape(data.image_size))
     return task(denoiser=denoiser, autoencoder=pixels_to_latents, text_encoder=encoder, nodes=parts, data=data,
                 time_sampler=build(cfg.time_sampler, cfg.trusted), weighting=build(cfg.weighting, cfg.trusted) or None,
                 objective=build(cfg.objective, cfg.trusted), coupling=build(cfg.coupling, cfg.trusted),
-                sampling=sampling_of(cfg), cache=Path(cfg.paths.cache), **settings)
+                sampling=with_guide(sampling_of(cfg), model, cfg.trusted), cache=Path(cfg.paths.cache), **settings)
 
 
 ASSEMBLE = {"autoencoder": autoencoder, "clip": contrastive, "judge": judge, "latent_diffusion": diffusion}
@@ -110,9 +113,50 @@ def describe(cfg, data, parents: Mapping[str, ModelFile], encoder: CLIP | None) 
 
 
 def sampling_of(cfg) -> Sampling:
-    """From the groups sampler, discretization and guidance."""
+    """From the groups sampler, discretization and guidance; a guide is still the name of its file."""
     return Sampling(sampler=build(cfg.sampler, cfg.trusted), discretization=build(cfg.discretization, cfg.trusted),
-                    guidance=build(cfg.guidance, cfg.trusted), steps=cfg.sampling_steps)
+                    guidance=build(cfg.guidance, cfg.trusted), steps=cfg.sampling_steps, threshold=cfg.threshold)
+
+
+def guide_file(sampling: Sampling, trust: Iterable[str] = ()) -> ModelFile | None:
+    """The model file that guidance=autoguidance names; None where guidance takes no guide. Raises ValueError or
+    FileNotFoundError where it names none."""
+    if "guide" not in inspect.signature(sampling.guidance).parameters:
+        return None
+    path = sampling.guidance.keywords.get("guide")
+    if path is None:
+        raise ValueError("guidance=autoguidance needs guidance.guide=FILE: the model file, or the run's folder, of a "
+                         "worse version of the model")
+    return checkpoint.load(checkpoint.model_path(path, "guidance.guide"), "latent_diffusion", trust)
+
+
+def with_guide(sampling: Sampling, model: LatentDiffusion, trust: Iterable[str] = ()) -> Sampling:
+    """The same with the guide's denoiser, by its averaged weights, in place of the name of its file.
+
+    Raises ValueError where model and guide have other latents, or the guide reads other captions.
+    """
+    file = guide_file(sampling, trust)
+    if file is None:
+        return sampling
+    says = f"guidance.guide = {file.path}: this guide"
+    if file.facts["latent_shape"] != list(model.latent_shape):
+        raise ValueError(f"{says} has latents of shape {file.facts['latent_shape']}, the model of "
+                         f"{list(model.latent_shape)}")
+    if checkpoint.weights_hash(file.module("autoencoder")) != checkpoint.weights_hash(model.autoencoder):
+        raise ValueError(f"{says} was trained on the latents of another autoencoder: both must share one file of it")
+    if "text_encoder" in file.parts:
+        own = None if model.text_encoder is None else checkpoint.weights_hash(model.text_encoder)
+        if own != file.facts["text_encoder_hash"]:
+            raise ValueError(f"{says} reads captions with the text encoder of hash {file.facts['text_encoder_hash']}, "
+                             f"the model {'reads none' if own is None else f'with that of {own}'}: take a guide with "
+                             "the same text encoder, or one trained without text")
+    guide = denoiser_of(file).requires_grad_(False).eval()
+    return dataclasses.replace(sampling, guidance=functools.partial(sampling.guidance, guide=guide))
+
+
+def denoiser_of(file: ModelFile, weights: str = "ema") -> Denoiser:
+    """The denoiser of a latent diffusion file."""
+    return Denoiser(file.module("network", weights), file.describe("schedule"), file.describe("parameterization"))
 
 
 def load_model(file: ModelFile, weights: str = "ema", text_encoder_path: str | None = None) -> LatentDiffusion:
@@ -123,7 +167,6 @@ def load_model(file: ModelFile, weights: str = "ema", text_encoder_path: str | N
     """
     if weights not in ("ema", "raw"):
         raise ValueError(f"weights = {weights}: allowed are ema (the moving average) and raw")
-    denoiser = Denoiser(file.module("network", weights), file.describe("schedule"), file.describe("parameterization"))
     encoder = None
     if "text_encoder" in file.tensors:
         encoder = file.module("text_encoder")
@@ -134,5 +177,5 @@ def load_model(file: ModelFile, weights: str = "ema", text_encoder_path: str | N
         if wanted != found:
             raise checkpoint.BadModelFile(f"{file.path} was trained with the text encoder of hash {wanted}, "
                                           f"{encoder.path} has {found}: name the right one with text_encoder.path=")
-    model = LatentDiffusion(file.module("autoencoder"), encoder, denoiser, file.facts["latent_shape"])
+    model = LatentDiffusion(file.module("autoencoder"), encoder, denoiser_of(file, weights), file.facts["latent_shape"])
     return model.requires_grad_(False).eval()

@@ -76,6 +76,7 @@ class Denoiser(nn.Module):
         device = next((parameter.device for parameter in other.parameters()), None)
         return self.to(device=device, memory_format=self.memory_format)
 
+
 def split(
     prediction: Float[Tensor, "b ..."], x: Float[Tensor, "b *d"]
 ) -> tuple[Float[Tensor, "b *d"], Float[Tensor, "b *d"] | None]:

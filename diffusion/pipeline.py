@@ -3,18 +3,22 @@
     check -> data -> plan -> parents -> model -> grid of samples -> judge -> scores
 """
 
+import functools
 import logging
 import time
 from pathlib import Path
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from diffusion import checkpoint, processes, sweeps
 from diffusion.acceleration import choose, machine_speed
-from diffusion.assembly import describe, load_model, sampling_of, text_encoder
+from diffusion.assembly import describe, guide_file, load_model, sampling_of, text_encoder, with_guide
 from diffusion.callbacks.progress import duration
+from diffusion.conditioning import Conditioning
 from diffusion.config import build, check, locate, plain
+from diffusion.denoiser import Denoiser
 from diffusion.evaluation.features import ClipFeatures, JudgeFeatures
 from diffusion.evaluation.generation import generate_many, pictures_of
 from diffusion.evaluation.scores import frechet_scores, judged_right
@@ -22,6 +26,7 @@ from diffusion.grids import labelled
 from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.memory import keep_freed_memory
 from diffusion.runs import CannotResume, device_of, planned, quiet, run
+from diffusion.schedules import NoiseSchedule
 from diffusion.stages import Compose, Stage, parent_stage, plan, refuse_to_extend, relative, writable
 
 log = logging.getLogger(__name__)
@@ -83,12 +88,30 @@ def refuse_early(stage: Stage, data) -> None:
         raise ValueError("evaluation=frechet measures on the features of the model's own CLIP, and text_encoder=none "
                          "has none: take evaluation=judged or evaluation=none")
     schedule = build(cfg.schedule, cfg.trusted)
-    build(cfg.parameterization, cfg.trusted).check(schedule)
-    outputs = getattr(build(cfg.objective, cfg.trusted), "outputs", 1)
-    sampling_of(cfg).rehearse(schedule, tells_variance=outputs == 2)
     build(cfg.time_sampler, cfg.trusted)(schedule, torch.rand(1))
     rows = torch.zeros(cfg.batch // (processes.world() * cfg.accumulate), 1)
     build(cfg.coupling, cfg.trusted)(rows, rows)
+    rehearse(cfg, schedule, build(parts["autoencoder"], cfg.trusted))
+
+
+def rehearse(cfg, schedule: NoiseSchedule, autoencoder: nn.Module) -> None:
+    """The first step of sampling one number, with networks that answer what they see: what grid, sampler, guidance and
+    threshold refuse, they refuse before training."""
+    outputs = getattr(build(cfg.objective, cfg.trusted), "outputs", 1)
+
+    def echo(x, label, cond):
+        return torch.cat(outputs * [x], 1)
+
+    sampling, told = sampling_of(cfg), Conditioning(pooled=torch.zeros(1, 1))
+    sampling.check(autoencoder)
+    denoiser = Denoiser(echo, schedule, build(cfg.parameterization, cfg.trusted))
+    guidance, file = sampling.guidance, guide_file(sampling, cfg.trusted)
+    if file is not None:
+        guide = Denoiser(echo, file.describe("schedule"), file.describe("parameterization"))
+        guidance = functools.partial(guidance, guide=guide)
+    ts = sampling.discretization(schedule, sampling.steps)
+    x = schedule.prior(ts[0], torch.ones(1, 1))
+    next(sampling.sampler(guidance(denoiser, told, told), schedule, x, ts, torch.zeros_like))
 
 
 def judge_stage(stage: Stage, choices, overrides, compose, data) -> Stage | None:
@@ -124,7 +147,7 @@ def sampled_and_scored(stage: Stage, judge: Stage | None, data) -> dict:
     if not fresh:
         began = time.perf_counter()
         model = ready(stage)
-        draw_grid(model, data, sampling_of(cfg), cfg.seed, grid)
+        draw_grid(model, data, with_guide(sampling_of(cfg), model, cfg.trusted), cfg.seed, grid)
         minutes = sum(part.results()["stage_minutes"] for part in stage.walk()) if processes.rank() == 0 else 0
         results = {k: v for k, v in results.items() if k not in results.get("scored", [])} | {
             "sampling": settings, "minutes": minutes + (time.perf_counter() - began) / 60}
@@ -147,8 +170,9 @@ def sampled_and_scored(stage: Stage, judge: Stage | None, data) -> dict:
 
 def sampling_settings(cfg) -> dict:
     """What stands beside every score."""
+    threshold = {} if cfg.threshold is None else {"threshold": cfg.threshold}
     return {name: plain(cfg[name]) for name in ("sampler", "discretization", "guidance")} | {
-        "steps": cfg.sampling_steps, "weights": "ema"}
+        "steps": cfg.sampling_steps, "weights": "ema"} | threshold
 
 
 def ready(stage: Stage) -> LatentDiffusion:
@@ -173,7 +197,7 @@ def score(stage: Stage, judge: Stage | None, data, model: LatentDiffusion) -> di
     cfg, seed = stage.cfg, stage.cfg.evaluation.seed
     verdict = judge.model().module("judge").to(model.device) if judge is not None else None
     results, like_training = {}, []
-    sampling = sampling_of(cfg)
+    sampling = with_guide(sampling_of(cfg), model, cfg.trusted)
     groups = [group for group in data.prompt_groups if verdict is not None or not group.startswith("heldout")]
     n = max(cfg.evaluation.samples // len(groups), 1)
     for group in groups:

@@ -16,13 +16,14 @@ from tqdm import tqdm
 
 from diffusion import checkpoint, scoring
 from diffusion.acceleration import choose
-from diffusion.assembly import load_model
+from diffusion.assembly import load_model, with_guide
 from diffusion.checkpoint import ModelFile
 from diffusion.config import TRUSTED, build, check, plain
 from diffusion.evaluation.features import ClipFeatures
 from diffusion.evaluation.generation import generate_many, pictures_of
 from diffusion.evaluation.scores import frechet_scores
 from diffusion.grids import labelled, save_png
+from diffusion.guidance import autoguidance, cfg_pp, classifier_free
 from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.memory import keep_freed_memory
 from diffusion.stages import relative, writable
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 def main(cfg) -> Path:
     """Returns the folder that was written."""
     keep_freed_memory()
-    check(cfg, (*TRUSTED, *cfg.trust))
+    check({**plain(cfg), "guidance": asked_of_guidance(cfg)}, (*TRUSTED, *cfg.trust))
     if cfg.get("evaluation") and cfg.evaluation.judge:
         raise ValueError("evaluation=judged needs a judge, which train.py trains; sample.py takes evaluation=frechet "
                          "or evaluation=likelihood")
@@ -51,18 +52,19 @@ def main(cfg) -> Path:
     prompts = [] if scored else prompts_from(cfg, "text_encoder" in file.parts)
     model = load_model(file, cfg.weights, cfg.text_encoder.path).to(device)
     model.accelerate(choose(cfg.precision, False, device))
-    log.info("%s: %s weights of step %s, %s, %d steps, guidance %g", relative(file.path), cfg.weights,
-             file.facts["steps"], name_of(sampling.sampler), sampling.steps, scale_of(sampling))
+    log.info("%s: %s weights of step %s, %s, %d steps, %s%s", relative(file.path), cfg.weights, file.facts["steps"],
+             name_of(sampling.sampler), sampling.steps, name_of(sampling.guidance),
+             "" if sampling.threshold is None else f", threshold {sampling.threshold}")
     warn(file, sampling, model, prompts, cfg.negative)
     if scored:
         return evaluated(file, model, sampling, cfg, n, out)
-    wanted = pictures_of(prompts, cfg.seed, n)
+    wanted, guided = pictures_of(prompts, cfg.seed, n), with_guide(sampling, model, cfg.trust)
     with tqdm(total=len(wanted), unit="picture", disable=None) as bar:
-        pictures = generate_many(model, wanted, sampling, batch=cfg.batch, negative=cfg.negative, progress=bar.update)
+        pictures = generate_many(model, wanted, guided, batch=cfg.batch, negative=cfg.negative, progress=bar.update)
     hashed = checkpoint.file_hash(file.path)
     for index, ((prompt, seed, i), picture) in enumerate(zip(wanted, pictures, strict=True)):
         parameters = {"prompt": prompt, "negative": cfg.negative, "Steps": sampling.steps,
-                      "Sampler": name_of(sampling.sampler), "CFG scale": scale_of(sampling), "Seed": seed, "Index": i,
+                      "Sampler": name_of(sampling.sampler), **guidance_of(sampling), "Seed": seed, "Index": i,
                       "Size": f"{picture.shape[2]}x{picture.shape[1]}", "Model": file.path.parent.name,
                       "Model hash": hashed, "Weights": cfg.weights,
                       "Discretization": name_of(sampling.discretization),
@@ -98,12 +100,20 @@ def sampling_from(file: ModelFile, cfg) -> Sampling:
     trusted = (*TRUSTED, *cfg.trust)
     chosen = {name: build(cfg[name], trusted) if cfg.get(name) else file.describe(name)
               for name in ("sampler", "discretization")}
-    changes = {name: value for name, value in plain(cfg.guidance).items() if value is not None}
-    guidance = build({**file.parts["guidance"], **changes}, file.trusted)
+    node = asked_of_guidance(cfg)
+    if "_target_" not in node:
+        node, trusted = {**file.parts["guidance"], **node}, file.trusted
+    check({"guidance": node}, trusted)
     steps = cfg.steps or file.facts["sampling_steps"]
     if steps < 1:
         raise ValueError(f"steps = {steps}: at least 1")
-    return Sampling(**chosen, guidance=guidance, steps=steps)
+    threshold = file.facts.get("threshold") if cfg.threshold is None else cfg.threshold or None
+    return Sampling(**chosen, guidance=build(node, trusted), steps=steps, threshold=threshold)
+
+
+def asked_of_guidance(cfg) -> dict:
+    """The chosen guidance, or the keys of the model's own that the command changes."""
+    return {name: value for name, value in plain(cfg.guidance).items() if value is not None}
 
 
 def name_of(function: Callable) -> str:
@@ -118,13 +128,22 @@ def scale_of(sampling: Sampling) -> float:
     return sampling.guidance.keywords.get("scale", 1.0)
 
 
+def guidance_of(sampling: Sampling) -> dict[str, object]:
+    """What a picture's parameters say of guidance; viewers know the scale of classifier-free guidance."""
+    scale = {"CFG scale": scale_of(sampling)} if sampling.guidance.func is classifier_free else {}
+    threshold = {} if sampling.threshold is None else {"Threshold": sampling.threshold}
+    return {**scale, "Guidance": name_of(sampling.guidance), **threshold}
+
+
 def warn(file: ModelFile, sampling: Sampling, model: LatentDiffusion, prompts: list[str], negative: str) -> None:
     """What works, but not as one may expect."""
-    if file.facts.get("caption_dropout") == 0 and (scale_of(sampling) != 1 or negative):
-        log.warning("guidance.scale = %g, but this model was trained with task.caption_dropout=0: it never saw the "
-                    "null condition, so guidance is not meaningful; take guidance.scale=1", scale_of(sampling))
-    if negative and scale_of(sampling) == 1:
-        log.warning("negative has no effect at guidance.scale=1")
+    guidance, scale = sampling.guidance.func, scale_of(sampling)
+    heard = guidance is cfg_pp or (guidance is not autoguidance and scale != 1)  # the null condition, or negative
+    if file.facts.get("caption_dropout") == 0 and heard:
+        log.warning("%s, but this model was trained with task.caption_dropout=0: it never saw the null condition, so "
+                    "this guidance is not meaningful; take guidance=none", name_of(sampling.guidance))
+    if negative and not heard:
+        log.warning("negative has no effect with %s", name_of(sampling.guidance))
     encoder = model.text_encoder
     for prompt in prompts if encoder is not None else []:
         if (tokens := encoder.token_count(prompt)) > encoder.length:
@@ -148,15 +167,16 @@ def evaluated(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, 
     test = data.split("test")
     rows = torch.arange(n) % len(test)
     prompts = [test.captions[i] for i in test.caption_ids[rows, 0].tolist()]
+    guided = with_guide(sampling, model, cfg.trust)
     with tqdm(total=n, unit="picture", disable=None) as bar:
-        pictures = generate_many(model, pictures_of(prompts, cfg.seed), sampling, batch=cfg.batch,
+        pictures = generate_many(model, pictures_of(prompts, cfg.seed), guided, batch=cfg.batch,
                                  negative=cfg.negative, progress=bar.update)
     scores = frechet_scores(pictures, model, data.split("train"), test, [ClipFeatures(model.text_encoder)], cfg.seed,
                             log.info)
     results = {"ckpt": str(file.path), "n": n, "seed": cfg.seed, "sampler": name_of(sampling.sampler),
                "discretization": name_of(sampling.discretization), "steps": sampling.steps,
-               "guidance": scale_of(sampling), "weights": cfg.weights, "frechet": scores,
-               "data_fingerprint": data.fingerprint()}
+               "guidance": name_of(sampling.guidance), "threshold": sampling.threshold, "weights": cfg.weights,
+               "frechet": scores, "data_fingerprint": data.fingerprint()}
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     log.info("%s", relative(out / "results.json"))
     return out

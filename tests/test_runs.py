@@ -188,13 +188,14 @@ def test_a_run_holds_what_it_should_and_its_model_file_stands_alone(tmp_path):
     alone.write_bytes((run / "model.safetensors").read_bytes())
     out = tmp_path / "pictures"
     command = [sys.executable, str(ROOT / "sample.py"), f"ckpt={alone}", 'prompt="a red circle"', "n=2", "steps=2",
-               f"out={out}", "device=cpu", "precision=32"]
+               "guidance=apg", "guidance.scale=5", f"out={out}", "device=cpu", "precision=32"]
     empty = tmp_path / "empty"
     empty.mkdir()
     done = subprocess.run(command, cwd=empty, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     text = Image.open(out / "00001.png").text["parameters"]
     assert text.startswith("a red circle\n") and "Steps: 2" in text and "Seed: 0" in text and "Index: 1" in text
+    assert "Guidance: apg(scale=5, eta=0.0, " in text
 
 
 def test_a_picture_depends_on_its_prompt_seed_and_index_only():

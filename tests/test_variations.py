@@ -74,6 +74,18 @@ def test_a_pretrained_clip_is_named_not_copied(clip_folder):
         load_model(file)
 
 
+def test_a_run_guided_by_an_earlier_one():
+    train(*TINY_UNET)
+    guide = only("latent_shapes/*/model.safetensors").parent
+    guided = ["guidance=autoguidance", f"guidance.guide={guide}"]
+    results = train(*TINY_UNET, "steps=5", "sample_every=2", *guided)
+    file = checkpoint.load(guide.parent / results["key"])
+    assert file.parts["guidance"]["guide"] == str(guide) == results["sampling"]["guidance"]["guide"]
+    assert len(list((file.path.parent / "samples").glob("samples_*.png"))) > 1
+    with pytest.raises(ValueError, match="another autoencoder"):
+        train(*TINY_UNET, "seed=1", "data.seed=5", *guided)
+
+
 def test_own_pictures_from_a_folder(picture_folder):
     train(*TINY_UNET, "data=folder", f"data.source={picture_folder}", "data.image_size=32")
     assert only("latent_shapes/*/samples/grid.png").exists()
@@ -111,6 +123,8 @@ def test_prepare_fetches_or_says_what_is_missing(tmp_path, clip_folder):
     (["paths.runs=/proc/nowhere"], "paths.runs"),
     (["precision=64"], "allowed are auto"),
     (["resume=maybe"], "auto, must and never"),
+    (["guidance=cfg_pp", "sampler=dpmpp_2m"], "take sampler=ddim"),
+    (["guidance=autoguidance"], "guidance.guide=FILE"),
     (["experiment=latent_cifar", "data.source=/nowhere"], "DIFFUSION_CIFAR10"),
 ])
 def test_a_mistake_is_told_before_anything_is_trained(mistake, says, tmp_path):

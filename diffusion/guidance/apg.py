@@ -56,13 +56,15 @@ def apg(
         schedule = denoiser.schedule
         if not lowest <= schedule.log_snr(t) <= highest:
             return denoiser(x_t, t, cond)
-        told, untold = (denoiser.estimate(y, x_t, t) for y in predict(x_t, t))
+        y_cond, y_null, f = predict(x_t, t)
+        told, untold = (denoiser.estimate(y, x_t, t) for y in (y_cond, y_null))
         delta = told.x0 - untold.x0 + momentum * delta
         update = (delta * (norm_threshold / _norm(delta)).clamp(max=1)).flatten(1)
         along = F.normalize(told.x0.flatten(1), dim=1)
         parallel = torch.linalg.vecdot(update, along)[:, None] * along
         update = (update - parallel + eta * parallel).view_as(x_t)
-        return told.with_x0(told.x0 + (scale - 1) * update, schedule.alpha(t), schedule.sigma(t))
+        guided = told.with_x0(told.x0 + (scale - 1) * update, schedule.alpha(t), schedule.sigma(t))
+        return guided._replace(f=f)
 
     return denoise
 

@@ -33,8 +33,8 @@ def cfg_pp(denoiser: Denoiser, cond: Conditioning | None, null: Conditioning | N
     predict = branches(denoiser, cond, null)
 
     def denoise(x_t: Float[Tensor, "b *d"], t: Float[Tensor, ""]) -> Estimate:
-        y_cond, y_null = predict(x_t, t)
+        y_cond, y_null, f = predict(x_t, t)
         guided = denoiser.estimate(y_null + scale * (y_cond - y_null), x_t, t)
-        return denoiser.estimate(y_null, x_t, t)._replace(x0=guided.x0)
+        return denoiser.estimate(y_null, x_t, t)._replace(x0=guided.x0, f=f)
 
     return denoise

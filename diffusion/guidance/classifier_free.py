@@ -39,11 +39,11 @@ def classifier_free(
     def denoise(x_t: Float[Tensor, "b *d"], t: Float[Tensor, ""]) -> Estimate:
         if not lowest <= denoiser.schedule.log_snr(t) <= highest:
             return denoiser(x_t, t, cond)
-        y_cond, y_null = predict(x_t, t)
+        y_cond, y_null, f = predict(x_t, t)
         y = y_null + scale * (y_cond - y_null)
         if rescale > 0:
             y = rescale * y * _std(y_cond) / _std(y) + (1 - rescale) * y
-        return denoiser.estimate(y, x_t, t)
+        return denoiser.estimate(y, x_t, t)._replace(f=f)
 
     return denoise
 

@@ -1,0 +1,209 @@
+"""The sample command with each guidance, on a small pixel model with random weights."""
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
+from PIL import Image
+
+from diffusion import checkpoint, sampling
+from diffusion.cli import CONFIGS
+from diffusion.config import ConfigError, build, locate, plain
+from diffusion.pipeline import rehearse
+from diffusion.text import tokenizer
+from tests.options import CONFIGS as FOLDER
+from tests.options import names
+
+STORED = {"_target_": "diffusion.guidance.classifier_free", "_partial_": True, "scale": 3.0, "rescale": 0.7}
+
+
+@pytest.fixture(autouse=True)
+def hydra():
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        yield
+    GlobalHydra.instance().clear()
+
+
+def saved(path, seed=0, text_seed=0, captioned=True, image_channels=3, schedule="Cosine", whitened=1.0,
+          **facts):
+    """A model file, as training would write it."""
+    text = {"_target_": "diffusion.text.clip.SmallCLIP", "tokenizer": tokenizer.learn(["a red circle"], 520),
+            "width": 64, "layers": 1, "vision_width": 64, "vision_layers": 1, "patch": 16}
+    torch.manual_seed(text_seed)
+    encoder = build(text)
+    network = {"_target_": "diffusion.models.unet.UNet", "channels": image_channels, "widths": [32],
+               "blocks_per_level": 1, "self_attention": [False], "cross_attention": [False], "heads_dim": 32,
+               "context_dim": None, "norm_groups": 8, "pooled_dim": encoder.pooled_dim if captioned else None}
+    torch.manual_seed(seed)
+    made = build(network)
+    for parameter in made.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    parts = {"autoencoder": {"_target_": "diffusion.models.identity.Identity", "image_channels": image_channels},
+             "network": network, "schedule": {"_target_": f"diffusion.schedules.{schedule}"},
+             "parameterization": {"_target_": "diffusion.parameterizations.V"}, "guidance": STORED,
+             "sampler": {"_target_": "diffusion.samplers.ddim", "_partial_": True},
+             "discretization": {"_target_": "diffusion.discretizations.trailing", "_partial_": True}}
+    tensors = {"ema": made.state_dict(), "autoencoder": build(parts["autoencoder"]).state_dict()}
+    tensors["autoencoder"]["scale"] = whitened * tensors["autoencoder"]["scale"]
+    if captioned:
+        parts["text_encoder"], tensors["text_encoder"] = text, encoder.state_dict()
+        facts["text_encoder_hash"] = checkpoint.weights_hash(encoder)
+    checkpoint.save(path, "latent_diffusion", parts,
+                    {"steps": 1, "sampling_steps": 2, "latent_shape": [image_channels, 8, 8], **facts}, tensors)
+    return path
+
+
+@pytest.fixture
+def model(tmp_path):
+    return saved(tmp_path / "model.safetensors")
+
+
+def asked(model, *overrides):
+    return compose("sample", [f"ckpt={model}", "prompt=a red circle", "n=2", "device=cpu", "precision=32",
+                              f"out={model.parent}/out", *overrides])
+
+
+def drawn(model, *overrides):
+    """The pictures as numbers, and the parameters in the last one's file."""
+    out = sampling.main(asked(model, *overrides))
+    files = [Image.open(out / f"{i:05}.png") for i in range(2)]
+    return np.stack([np.asarray(file, dtype=int) for file in files]), files[-1].text["parameters"]
+
+
+def chosen(model, *overrides):
+    """The guidance of a command: its function's name and its arguments."""
+    guidance = sampling.sampling_from(checkpoint.load(model), asked(model, *overrides)).guidance
+    return guidance.func.__name__, guidance.keywords
+
+
+def test_a_key_alone_changes_this_key_of_the_models_own_guidance(model):
+    own = {"scale": 3.0, "rescale": 0.7}
+    assert chosen(model) == ("classifier_free", own)
+    assert chosen(model, "guidance.scale=5") == ("classifier_free", {**own, "scale": 5})
+    assert chosen(model, "guidance.interval=[-2,4]") == ("classifier_free", {**own, "interval": [-2, 4]})
+
+
+@pytest.mark.parametrize("option", names("guidance"))
+def test_a_chosen_guidance_takes_nothing_from_the_models_own(model, option):
+    node = {k: v for k, v in OmegaConf.load(FOLDER / "guidance" / f"{option}.yaml").items() if v is not None}
+    name = node.pop("_target_").rpartition(".")[2]
+    del node["_partial_"]
+    assert chosen(model, f"guidance={option}") == (name, node)
+    assert chosen(model, f"guidance={option}", "guidance.scale=0.25") == (name, {**node, "scale": 0.25})
+
+
+@pytest.mark.parametrize("option", names("guidance"))
+def test_every_argument_of_every_guidance_can_be_given(option):
+    target = locate(OmegaConf.load(FOLDER / "guidance" / f"{option}.yaml")["_target_"])
+    arguments = set(inspect.signature(target).parameters) - {"denoiser", "cond", "null"}
+    assert arguments <= set(OmegaConf.load(FOLDER / "sample.yaml").guidance)
+
+
+def test_a_key_that_no_guidance_has_is_refused(model):
+    with pytest.raises(ConfigCompositionException, match=r"guidance\.scal"):
+        asked(model, "guidance.scal=5")
+
+
+def test_a_key_that_this_guidance_has_not_is_refused_with_what_is_allowed(model):
+    with pytest.raises(ConfigError, match=r"guidance\.rescale: unknown argument of apg.*norm_threshold"):
+        drawn(model, "guidance=apg", "guidance.rescale=0.5")
+    with pytest.raises(ConfigError, match=r"guidance\.eta: unknown argument of classifier_free.*interval"):
+        drawn(model, "guidance.eta=0.5")
+    with pytest.raises(ConfigError, match=r"guidance\.scale = 'much'"):
+        drawn(model, "guidance.scale=much")
+
+
+def test_pictures_tell_their_guidance(model):
+    pictures, texts = zip(*(drawn(model, *overrides) for overrides in (
+        [], ["guidance=none"], ["guidance=apg", "guidance.scale=5"], ["guidance=cfg_pp"])), strict=True)
+    assert "CFG scale: 3.0, Guidance: classifier_free(scale=3.0, rescale=0.7)" in texts[0]
+    assert "CFG scale: 1.0, Guidance: classifier_free(scale=1.0)" in texts[1]
+    assert "Guidance: apg(scale=5, eta=0.0, norm_threshold=5.0, momentum=-0.5)" in texts[2]
+    assert "Guidance: cfg_pp(scale=0.6)" in texts[3]
+    assert not any("CFG scale" in text for text in texts[2:])
+    assert len({picture.tobytes() for picture in pictures}) == 4
+
+
+def test_cfg_pp_with_a_sampler_that_would_lose_it_is_refused(model):
+    with pytest.raises(ValueError, match=r"dpmpp_2m does not step .* take sampler=ddim"):
+        drawn(model, "guidance=cfg_pp", "sampler=dpmpp_2m")
+
+
+def test_guided_by_its_own_file_a_model_draws_what_it_draws_alone(model):
+    alone, _ = drawn(model, "guidance=none")
+    guided, text = drawn(model, "guidance=autoguidance", f"guidance.guide={model}", "guidance.scale=3")
+    assert abs(guided - alone).max() <= 1
+    assert f"Guidance: autoguidance(scale=3, guide={model})" in text
+
+
+@pytest.mark.parametrize("guide", [
+    {"seed": 1}, {"seed": 1, "captioned": False}, {"seed": 1, "schedule": "RectifiedFlow"},
+], ids=repr)
+def test_another_model_of_the_same_latents_and_captions_guides(model, guide):
+    file = saved(model.parent / "guide.safetensors", **guide)
+    alone, _ = drawn(model, "guidance=none")
+    guided, _ = drawn(model, "guidance=autoguidance", f"guidance.guide={file}")
+    assert abs(guided - alone).max() > 5
+
+
+@pytest.mark.parametrize("guide, says", [
+    ({"text_seed": 1}, "the same text encoder"), ({"image_channels": 1}, r"shape \[1, 8, 8\]"),
+    ({"whitened": 2.0}, "another autoencoder"), ({"schedule": "Linear"}, "cannot follow"),
+], ids=["text", "shape", "autoencoder", "schedule"])
+def test_a_guide_that_does_not_fit_is_refused_with_the_reason(model, guide, says):
+    file = saved(model.parent / "guide.safetensors", seed=1, **guide)
+    with pytest.raises(ValueError, match=says):
+        drawn(model, "guidance=autoguidance", f"guidance.guide={file}")
+
+
+def test_a_guide_is_asked_for_where_none_is_given(model):
+    with pytest.raises(ValueError, match=r"guidance\.guide=FILE"):
+        drawn(model, "guidance=autoguidance")
+    with pytest.raises(FileNotFoundError, match=r"guidance\.guide = .*nothing"):
+        drawn(model, "guidance=autoguidance", "guidance.guide=nothing")
+
+
+def test_the_threshold_is_the_models_own_unless_the_command_says_otherwise(model):
+    plain, thresholded = drawn(model, "guidance.scale=9"), drawn(model, "guidance.scale=9", "threshold=0.5")
+    assert "Threshold: 0.5" in thresholded[1] and "Threshold" not in plain[1]
+    assert not np.array_equal(plain[0], thresholded[0])
+    own = saved(model.parent / "own.safetensors", threshold=0.5)
+    assert np.array_equal(drawn(own, "guidance.scale=9")[0], thresholded[0])
+    assert np.array_equal(drawn(own, "guidance.scale=9", "threshold=false")[0], plain[0])
+
+
+@pytest.mark.parametrize("overrides, heard", [
+    (["guidance.scale=3"], True), (["guidance=none"], False), (["guidance=apg"], True), (["guidance=cfg_pp"], True),
+    (["guidance=cfg_pp", "guidance.scale=1"], True), (["guidance=autoguidance"], False),
+], ids=str)
+def test_a_negative_prompt_that_is_not_heard_is_told(model, caplog, overrides, heard):
+    guide = [f"guidance.guide={model}"] if "guidance=autoguidance" in overrides else []
+    without, with_negative = (drawn(model, *overrides, *guide, *more)[0] for more in ([], ["negative=a blue ring"]))
+    assert np.array_equal(without, with_negative) != heard
+    assert ("negative has no effect" in caplog.text) != heard
+
+
+@pytest.mark.parametrize("wrong, says", [
+    (["guidance=cfg_pp", "guidance.scale=3"], "between 0"), (["guidance=cfg_pp", "sampler=heun"], "take sampler=ddim"),
+    (["guidance=apg", "guidance.momentum=1"], "momentum"), (["guidance=autoguidance"], "guidance.guide=FILE"),
+    (["+sampler.eta=2"], "eta must lie"), (["threshold=0.995"], "for pixels"), (["threshold=99"], "as a share"),
+    (["discretization=leading", "sampling_steps=1001"], "picks from"),
+], ids=str)
+def test_what_sampling_would_refuse_is_refused_before_training(wrong, says):
+    cfg = compose("train", wrong)
+    with pytest.raises(ValueError, match=says):
+        rehearse(cfg, build(cfg.schedule), build({**plain(cfg.autoencoder), "image_channels": 3}))
+
+
+def test_training_rehearses_with_the_guides_schedule(model):
+    guided = ["guidance=autoguidance", f"guidance.guide={model}"]
+    for schedule, refused in (("cosine", False), ("linear", False), ("rectified_flow", True)):
+        cfg = compose("train", [*guided, f"schedule={schedule}"])
+        told = pytest.raises(ValueError, match="cannot follow") if refused else torch.no_grad()
+        with told:
+            rehearse(cfg, build(cfg.schedule), build({**plain(cfg.autoencoder), "image_channels": 3}))
