@@ -53,7 +53,8 @@ def locate(target: str, trusted: Iterable[str] = TRUSTED) -> Callable:
 
 def check(cfg, trusted: Iterable[str] = TRUSTED) -> None:
     """Raises ConfigError with every unknown or missing argument and every wrong plain type in the configuration."""
-    found = list(_mistakes(plain(cfg), "", tuple(trusted)))
+    pointers = tuple(path + end for path in _pointers(cfg, "") for end in ".:")
+    found = [line for line in _mistakes(plain(cfg), "", tuple(trusted)) if not line.startswith(pointers)]
     if found:
         raise ConfigError("the configuration has " + ("a mistake" if len(found) == 1 else f"{len(found)} mistakes")
                           + "".join(f"\n  {line}" for line in found))
@@ -94,6 +95,16 @@ def _same(value, default) -> bool:
         return tuple(value) == default
     return (type(value) is type(default) and value == default) or (
         {type(value), type(default)} == {int, float} and value == default)
+
+
+def _pointers(node, path: str) -> Iterator[str]:
+    """The paths of nodes that are others by interpolation: those are checked where they stand."""
+    for key in node if isinstance(node, DictConfig) else ():
+        here = f"{path}.{key}" if path else str(key)
+        if OmegaConf.is_interpolation(node, key):
+            yield here
+        elif not OmegaConf.is_missing(node, key):
+            yield from _pointers(node[key], here)
 
 
 def _mistakes(node, path: str, trusted: tuple[str, ...]) -> Iterator[str]:

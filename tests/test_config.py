@@ -35,6 +35,15 @@ def test_every_mistake_is_listed_with_its_path():
         assert part in text
 
 
+def test_a_mistake_is_told_where_it_stands_and_not_where_it_is_pointed_to():
+    cfg = OmegaConf.create({"schedule": {"_target_": "diffusion.schedules.Cosine", "TT": 10}, "a": {"b": "${schedule}"},
+                            "steps": "???"})
+    with pytest.raises(ConfigError, match=r"has a mistake\n  schedule\.TT"):
+        check(cfg)
+    with pytest.raises(ConfigError, match=r"T = 'x'"):
+        check(OmegaConf.create({"x": "x", "schedule": {"_target_": "diffusion.schedules.Cosine", "T": "${x}"}}))
+
+
 def test_integers_fit_where_floats_are_asked_but_booleans_do_not():
     check({"x": {"_target_": "diffusion.schedules.Linear", "beta_start": 0, "beta_end": 1}})
     with pytest.raises(ConfigError, match=r"x\.T = True"):
