@@ -89,6 +89,7 @@ def refuse_early(stage: Stage, data) -> None:
                          "has none: take evaluation=judged or evaluation=none")
     schedule = build(cfg.schedule, cfg.trusted)
     build(cfg.time_sampler, cfg.trusted)(schedule, torch.rand(1))
+    build(cfg.ema, cfg.trusted)(torch.nn.Identity())
     rows = torch.zeros(cfg.batch // (processes.world() * cfg.accumulate), 1)
     build(cfg.coupling, cfg.trusted)(rows, rows)
     rehearse(cfg, schedule, build(parts["autoencoder"], cfg.trusted))

@@ -15,11 +15,12 @@ def names(group: str) -> list[str]:
     return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
 
 
-def options(group: str) -> list:
-    """What each file of a group builds, as parameters named by the files."""
+def options(group: str, **given) -> list:
+    """What each file of a group builds, as parameters named by the files; `given` is what they interpolate."""
     files = sorted((CONFIGS / group).glob("*.yaml"))
     assert files, f"configs/{group} is empty"
-    return [pytest.param(build(OmegaConf.load(file)), id=file.stem) for file in files]
+    return [pytest.param(build(OmegaConf.create({**given, "option": OmegaConf.load(file)}).option), id=file.stem)
+            for file in files]
 
 
 def admissible(schedule, parameterization) -> bool:

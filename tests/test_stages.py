@@ -41,7 +41,7 @@ def test_every_option_composes_and_checks(choice):
 
 @pytest.mark.parametrize("same", ["accumulate=2", "trainer=ddp", "logger=wandb", "paths.runs=elsewhere", "log_every=1",
                                   "sample_every=7", "save_minutes=1", "compile=false", "callbacks=none",
-                                  "evaluation=none", "guidance.scale=2", "schedule.T=1000"])
+                                  "evaluation=none", "guidance.scale=2", "schedule.T=1000", "ema.decay=0.9999"])
 def test_what_cannot_change_the_weights_keeps_the_run(same):
     extra = "+" if same.startswith("schedule.") else ""
     assert planned(extra + same).key == planned().key
@@ -50,7 +50,8 @@ def test_what_cannot_change_the_weights_keeps_the_run(same):
 @pytest.mark.parametrize("other", ["seed=1", "steps=5", "batch=32", "learning_rate=3e-4", "schedule=linear",
                                    "parameterization=eps", "weighting=min_snr", "+schedule.T=500", "precision=32",
                                    "task.caption_dropout=0.2", "data.seed=5", "autoencoder=kl_f2", "text_encoder=none",
-                                   "objective=hybrid", "coupling=optimal_transport", "task.offset_noise=0.1"])
+                                   "objective=hybrid", "coupling=optimal_transport", "task.offset_noise=0.1",
+                                   "ema=power", "ema=half_life", "ema.decay=0.99"])
 def test_what_can_change_the_weights_changes_the_run(other):
     assert planned(other).key != planned().key
 

@@ -53,6 +53,7 @@ def picture_folder(tmp_path):
     ["logger=tensorboard"],
     ["logger=wandb", "logger.wandb.offline=true"],
     ["precision=bf16-mixed", "lr=linear", "optimizer.weight_decay=0"],
+    ["ema=half_life", "ema.half_life_images=100"],
     ["+backbone.pooled_dim=null", "evaluation=frechet", "evaluation.samples=4"],
 ], ids=lambda overrides: overrides[0])
 def test_the_main_job_with(variation):

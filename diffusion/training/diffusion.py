@@ -200,7 +200,7 @@ class DiffusionTraining(Training):
             tensors["text_encoder"] = encoder.state_dict()
         facts = {**facts, "latent_shape": list(self.latent_shape), "image_size": self.data.image_size,
                  "caption_dropout": self.caption_dropout, "threshold": self.sampling.threshold,
-                 "example_prompts": list(self.data.example_prompts)}
+                 "example_prompts": list(self.data.example_prompts), "ema": dict(self.ema.facts)}
         if encoder is not None:
             facts["text_encoder_hash"] = checkpoint.weights_hash(encoder)
         checkpoint.save(path, self.kind, self.nodes, facts, tensors)

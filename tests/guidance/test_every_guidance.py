@@ -87,7 +87,7 @@ def test_cfg_pp_takes_the_samplers_that_step_from_the_estimate_alone(sampler, de
     alpha_s x_0 + sigma_s eps."""
     schedule, ts = CosineFlow(), torch.tensor([0.6, 0.5, 0.4], dtype=torch.float64)
     x0, eps = X.double(), X.double().flip(0)
-    estimate = denoiser(X.double(), T)._replace(x0=x0, eps=eps)
+    estimate = Estimate(x0, eps, torch.zeros_like(x0))
     options = {"eta": 0.0} if sampler.func is ddim else {"churn": 0.0} if "churn" in sampler.keywords else {}
     step = next(sampler(lambda x, t: estimate, schedule, 9 * X.double(), ts, torch.zeros_like, **options))
     alone = torch.allclose(step.x, schedule.diffuse(x0, step.t, eps))

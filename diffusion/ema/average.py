@@ -1,37 +1,43 @@
-"""An exponential moving average of a module's parameters.
+"""What every moving average of weights shares:
 
-    shadow <- decay_n shadow + (1 - decay_n) parameter,    decay_n = min(decay, (1 + n) / (10 + n))
-
-after n updates (TensorFlow's ExponentialMovingAverage). The warm-up is 1 - 9 / (10 + n): the average reaches
-back over a ninth of the run, however short that is, and the initial weights are forgotten like n^-9.
+    shadow <- beta_t shadow + (1 - beta_t) parameter    at update t = 1, 2, ...
 """
 
+import abc
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
-class EMA:
-    """Float32 shadows, one per named parameter; buffers are left alone. The module's `to` moves none."""
+class Average(abc.ABC):
+    """Float32 shadows, one per named parameter; buffers are left alone. The module's `to` moves none.
 
-    def __init__(self, module: nn.Module, decay: float = 0.9999):
-        self.decay = decay
+    facts  what a model file says of its average
+    """
+
+    facts: Mapping[str, Any] = {}
+
+    def __init__(self, module: nn.Module):
         self.updates = 0
         self.parameters = dict(module.named_parameters())
         self.shadows = {name: p.detach().to(torch.float32, copy=True) for name, p in self.parameters.items()}
         self.inside = False
 
+    @abc.abstractmethod
+    def beta(self, t: int) -> float:
+        """The decay of update t."""
+
     @torch.no_grad()
     def update(self) -> None:
         """Once after every step of the optimizer."""
         if self.inside:
-            raise RuntimeError("EMA.update() inside EMA.swapped(): the average would be averaged with itself")
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        parameters = [p.detach().float() for p in self.parameters.values()]
-        torch._foreach_lerp_(list(self.shadows.values()), parameters, 1 - decay)
+            raise RuntimeError("update() inside swapped(): the average would be averaged with itself")
         self.updates += 1
+        parameters = [p.detach().float() for p in self.parameters.values()]
+        torch._foreach_lerp_(list(self.shadows.values()), parameters, 1 - self.beta(self.updates))
 
     @contextlib.contextmanager
     def swapped(self, module: nn.Module) -> Iterator[nn.Module]:
@@ -40,7 +46,7 @@ class EMA:
         Values are copied into the same memory: compiled graphs, gradient buckets and optimizers stay valid.
         """
         if self.inside:
-            raise RuntimeError("EMA.swapped() inside EMA.swapped(): the averages are in place already")
+            raise RuntimeError("swapped() inside swapped(): the averages are in place already")
         parameters = dict(module.named_parameters())
         self._same_names(parameters)
         own = {name: p.detach().clone() for name, p in parameters.items()}
@@ -52,8 +58,10 @@ class EMA:
             _copy(own, parameters)
             self.inside = False
 
-    def to(self, device: str | torch.device) -> "EMA":
-        self.shadows = {name: shadow.to(device) for name, shadow in self.shadows.items()}
+    def to(self, device: str | torch.device) -> "Average":
+        """Laid out in memory as the parameters are now: what lies alike is updated in one go."""
+        self.shadows = {name: torch.empty_like(self.parameters[name], dtype=torch.float32, device=device).copy_(shadow)
+                        for name, shadow in self.shadows.items()}
         return self
 
     def state_dict(self) -> dict:

@@ -1,3 +1,5 @@
+"""Laws of every kind of average, and the one with a warm-up against diffusers'."""
+
 import copy
 
 import pytest
@@ -5,6 +7,9 @@ import torch
 from torch import nn
 
 from diffusion.ema import EMA
+from tests.options import options
+
+KINDS = options("ema", batch=4)
 
 
 def module():
@@ -24,6 +29,13 @@ def values(model):
     return [p.detach().clone() for p in model.parameters()]
 
 
+def tensors(state):
+    """All of a state's, however it is nested."""
+    if isinstance(state, dict):
+        return [tensor for value in state.values() for tensor in tensors(value)]
+    return [torch.as_tensor(state)]
+
+
 @pytest.mark.parametrize("decay", [0.5, 0.9999])
 def test_agrees_with_diffusers(decay):
     EMAModel = pytest.importorskip("diffusers.training_utils").EMAModel
@@ -37,9 +49,10 @@ def test_agrees_with_diffusers(decay):
         walk(model, k)
 
 
-def test_what_stands_still_is_its_own_average():
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_stands_still_is_its_own_average(kind):
     model = module()
-    ema = EMA(model)
+    ema = kind(model)
     for _ in range(20):
         ema.update()
     assert all(
@@ -47,19 +60,21 @@ def test_what_stands_still_is_its_own_average():
     )
 
 
-def test_the_initial_weights_are_forgotten():
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_initial_weights_are_forgotten(kind):
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 1.0)
-    ema = EMA(model)
+    ema = kind(model)
     nn.init.constant_(model.weight, 0.0)
     for _ in range(100):
         ema.update()
-    assert 0 < ema.shadows["weight"] < 1e-9
+    assert 0 <= ema.shadows["weight"] < 1e-9
 
 
-def test_swapped_shows_the_averages_and_restores_every_bit():
+@pytest.mark.parametrize("kind", KINDS)
+def test_swapped_shows_the_averages_and_restores_every_bit(kind):
     model = module()
-    ema = EMA(model, 0.9)
+    ema = kind(model)
     walk(model, 0)
     ema.update()
     own, memory = values(model), [p.data_ptr() for p in model.parameters()]
@@ -70,9 +85,10 @@ def test_swapped_shows_the_averages_and_restores_every_bit():
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), own, strict=True))
 
 
-def test_swapped_restores_after_an_error():
+@pytest.mark.parametrize("kind", KINDS)
+def test_swapped_restores_after_an_error(kind):
     model = module()
-    ema = EMA(model, 0.9)
+    ema = kind(model)
     walk(model, 0)
     own = values(model)
     with pytest.raises(KeyError), ema.swapped(model):
@@ -81,40 +97,58 @@ def test_swapped_restores_after_an_error():
     ema.update()
 
 
-def test_averages_are_neither_updated_nor_swapped_while_in_place():
+@pytest.mark.parametrize("kind", KINDS)
+def test_averages_are_neither_updated_nor_swapped_while_in_place(kind):
     model = module()
-    ema = EMA(model)
+    ema = kind(model)
+    before = copy.deepcopy(ema.state_dict())
+    walk(model, 0)
     with ema.swapped(model):
         with pytest.raises(RuntimeError):
             ema.update()
         with pytest.raises(RuntimeError), ema.swapped(model):
             pass
+    assert all(torch.equal(a, b) for a, b in zip(tensors(ema.state_dict()), tensors(before), strict=True))
 
 
-def test_resuming_continues_to_the_bit():
+@pytest.mark.parametrize("kind", KINDS)
+def test_resuming_continues_to_the_bit(kind):
     model = module()
-    ema = EMA(model)
+    ema = kind(model)
     for k in range(5):
         walk(model, k)
         ema.update()
     state, other_model = copy.deepcopy(ema.state_dict()), copy.deepcopy(model)
-    other = EMA(other_model)
+    other = kind(other_model)
     other.load_state_dict(state)
     for k in range(5):
         for each, average in [(model, ema), (other_model, other)]:
             walk(each, k)
             average.update()
-    assert all(torch.equal(ema.shadows[name], other.shadows[name]) for name in ema.shadows)
+    pairs = zip(tensors(ema.state_dict()), tensors(other.state_dict()), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_shadows_of_a_bfloat16_module_are_float32():
+@pytest.mark.parametrize("kind", KINDS)
+def test_shadows_of_a_bfloat16_module_are_float32(kind):
     model = module().bfloat16()
-    ema = EMA(model)
+    ema = kind(model)
     walk(model, 0)
     ema.update()
     assert all(shadow.dtype == torch.float32 for shadow in ema.shadows.values())
 
 
-def test_the_state_of_another_module_is_refused():
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_state_of_another_module_is_refused(kind):
     with pytest.raises(ValueError, match="missing"):
-        EMA(module()).load_state_dict(EMA(nn.Linear(2, 2)).state_dict())
+        kind(module()).load_state_dict(kind(nn.Linear(2, 2)).state_dict())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shadows_follow_the_layout_of_their_parameters(kind):
+    model = nn.Conv2d(3, 4, 3)
+    ema = kind(model)
+    model.to(memory_format=torch.channels_last)
+    assert ema.to("cpu").shadows["weight"].stride() == model.weight.stride()
+    ema.update()
+    assert torch.equal(ema.shadows["weight"], model.weight)
