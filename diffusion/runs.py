@@ -5,6 +5,7 @@ import dataclasses
 import gc
 import logging
 import os
+import shutil
 import time
 import warnings
 from collections.abc import Iterator
@@ -15,11 +16,12 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
-from diffusion import checkpoint, processes
+from diffusion import checkpoint, processes, snapshots
 from diffusion.acceleration import Acceleration, accelerate, choose, has_fast_bf16
 from diffusion.assembly import ASSEMBLE, settings_of
 from diffusion.callbacks.progress import Progress, duration
 from diffusion.callbacks.saving import AtomicCheckpointIO, Interrupted, Saving
+from diffusion.callbacks.snapshots import Snapshots
 from diffusion.config import build, plain
 from diffusion.data.batches import MicroBatches, StepLoader
 from diffusion.loggers import loggers_of
@@ -66,6 +68,7 @@ def run(stage: Stage, data) -> None:
         if resume == "never" and processes.rank() == 0:
             for name in ("last.ckpt", "results.json", "model.safetensors", "metrics.csv", "plan.yaml"):
                 (stage.folder / name).unlink(missing_ok=True)
+            shutil.rmtree(stage.folder / snapshots.FOLDER, ignore_errors=True)
         processes.wait()
         train(stage, data, stage.resume_path if started and resume != "never" else extend_path(stage.cfg))
     gc.collect()
@@ -85,7 +88,7 @@ def opened(stage: Stage) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise RuntimeError(f"{relative(stage.folder)} is in use by another run of the same configuration") from None
-    for leftover in stage.folder.glob(".*.tmp"):
+    for leftover in stage.folder.rglob(".*.tmp"):
         leftover.unlink()
     checkpoint.atomic(stage.folder / "config.yaml", lambda t: Path(t).write_text(config_yaml(stage.cfg)))
     handler = logging.FileHandler(stage.folder / "log.txt")
@@ -142,6 +145,7 @@ def train(stage: Stage, data, resume_from: Path | None) -> None:
     loader = StepLoader(batches, lambda: training.updates_done, cfg.workers)
     fp16 = acceleration.precision == "16-mixed"
     callbacks = [Progress(stage.part), *build(cfg.callbacks, cfg.trusted).values(),
+                 Snapshots(stage.folder, resume_from and resume_from.parent),
                  Saving(stage.resume_path, cfg.save_minutes)]
     trainer = build(cfg.trainer, cfg.trusted, max_epochs=1, default_root_dir=str(stage.folder), callbacks=callbacks,
                     accelerator="gpu" if device.type == "cuda" else "cpu", logger=loggers_of(stage),

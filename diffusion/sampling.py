@@ -52,7 +52,7 @@ def main(cfg) -> Path:
     prompts = [] if scored else prompts_from(cfg, "text_encoder" in file.parts)
     model = load_model(file, cfg.weights, cfg.text_encoder.path).to(device)
     model.accelerate(choose(cfg.precision, False, device))
-    log.info("%s: %s weights of step %s, %s, %d steps, %s%s", relative(file.path), cfg.weights, file.facts["steps"],
+    log.info("%s: %s, %s, %d steps, %s%s", relative(file.path), weights_of(file, cfg.weights),
              name_of(sampling.sampler), sampling.steps, name_of(sampling.guidance),
              "" if sampling.threshold is None else f", threshold {sampling.threshold}")
     warn(file, sampling, model, prompts, cfg.negative)
@@ -114,6 +114,13 @@ def sampling_from(file: ModelFile, cfg) -> Sampling:
 def asked_of_guidance(cfg) -> dict:
     """The chosen guidance, or the keys of the model's own that the command changes."""
     return {name: value for name, value in plain(cfg.guidance).items() if value is not None}
+
+
+def weights_of(file: ModelFile, weights: str) -> str:
+    """ema weights (sigma_rel 0.08) of step 900."""
+    average = file.facts.get("ema", {}) if weights == "ema" else {}
+    width = f" (sigma_rel {average['sigma_rel']:g})" if "sigma_rel" in average else ""
+    return f"{weights} weights{width} of step {average.get('step', file.facts['steps'])}"
 
 
 def name_of(function: Callable) -> str:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from diffusion.denoiser import Denoiser
+from diffusion.estimate import Estimate
 from diffusion.guidance import cfg_pp
 from diffusion.latent import Sampling
 from diffusion.parameterizations import V
