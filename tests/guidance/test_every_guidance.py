@@ -83,7 +83,7 @@ def test_a_model_without_captions_can_be_guided_by_another_model_only(guidance, 
 
 
 @pytest.mark.parametrize("sampler", options("sampler"))
-def test_cfg_pp_takes_the_samplers_that_step_from_the_estimate_alone(sampler, denoiser):
+def test_cfg_pp_takes_the_samplers_that_step_from_the_estimate_alone(sampler):
     """From a wrong x_t, with the estimate of a right one: only what uses both x_0 and eps, and not x_t, still gives
     alpha_s x_0 + sigma_s eps."""
     schedule, ts = CosineFlow(), torch.tensor([0.6, 0.5, 0.4], dtype=torch.float64)
