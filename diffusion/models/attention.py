@@ -39,16 +39,20 @@ def attend(
 
 
 class Attention(nn.Module):
-    """Multi-head attention from x to a context of `context_dim` channels, or to x itself."""
+    """Multi-head attention from x to a context of `context_dim` channels, or to x itself.
 
-    def __init__(
-        self, dim: int, *, heads: int, context_dim: int | None = None, bias: bool = False, fused: bool = False
-    ):
+    With `qk_norm`, the queries and keys of each head have a root mean square of 1, times a learnt gain (Dehghani et al.
+    2023, section 2; with RMSNorm: Esser et al. 2024), so that the size of their projections cannot drive the logits.
+    """
+
+    def __init__(self, dim: int, *, heads: int, context_dim: int | None = None, bias: bool = False,
+                 qk_norm: bool = False, fused: bool = False):
         super().__init__()
         self.heads, self.fused = heads, fused
         self.to_q = nn.Linear(dim, dim, bias=bias)
         self.to_k = nn.Linear(context_dim or dim, dim, bias=bias)
         self.to_v = nn.Linear(context_dim or dim, dim, bias=bias)
+        self.norm_q, self.norm_k = (nn.RMSNorm(dim // heads, eps=1e-6) if qk_norm else nn.Identity() for _ in "qk")
         self.to_out = nn.Linear(dim, dim)
 
     def forward(
@@ -60,6 +64,7 @@ class Attention(nn.Module):
         context = x if context is None else context
         q, k, v = self.to_q(x), self.to_k(context), self.to_v(context)
         q, k, v = (rearrange(y, "b n (h d) -> b h n d", h=self.heads) for y in (q, k, v))
+        q, k = self.norm_q(q).to(v.dtype), self.norm_k(k).to(v.dtype)
         return self.to_out(rearrange(attend(q, k, v, mask, fused=self.fused), "b h n d -> b n (h d)"))
 
 

@@ -1,4 +1,4 @@
-"""How a network is told a number: waves of it, then a small MLP (Ho et al. 2020; Vaswani et al. 2017).
+"""How a network is told a number, or a position: waves of it, then a small MLP (Ho et al. 2020; Vaswani et al. 2017).
 
     e_k = cos(w_k t), e_{k + d/2} = sin(w_k t),   w_k = 10000^(-2k/d),   k = 0 .. d/2 - 1
 """
@@ -7,6 +7,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from einops import repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -20,6 +21,18 @@ def sinusoidal(t: Float[Tensor, " b"], dim: int) -> Float[Tensor, "b dim"]:
     w = torch.exp(-math.log(10_000) * k / (dim // 2))
     angle = t.float()[:, None] * w
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+def sinusoidal_2d(height: int, width: int, dim: int, device: torch.device | None = None) -> Float[Tensor, "n dim"]:
+    """The positions of a grid, row by row: half the channels are the waves of the row, half those of the column.
+
+    `dim` is a multiple of 4.
+    """
+    rows, columns = (
+        sinusoidal(torch.arange(n, dtype=torch.float32, device=device), dim // 2) for n in (height, width)
+    )
+    rows, columns = repeat(rows, "h d -> (h w) d", w=width), repeat(columns, "w d -> (h w) d", h=height)
+    return torch.cat([rows, columns], dim=-1)
 
 
 class TimeEmbedding(nn.Module):

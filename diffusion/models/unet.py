@@ -18,6 +18,7 @@ from diffusion.conditioning import Conditioning
 from diffusion.models.attention import SpatialTransformer
 from diffusion.models.blocks import Downsample, MidBlock, ResidualBlock, Upsample
 from diffusion.models.embeddings import TimeEmbedding, sinusoidal
+from diffusion.models.inputs import check_inputs
 
 Feature = Float[Tensor, "b c h w"]
 Tokens = Float[Tensor, "b l d"] | None
@@ -135,7 +136,7 @@ class UNet(nn.Module):
         cond = Conditioning() if cond is None else cond
         if cond.image is not None:
             x = torch.cat([x, cond.image], dim=1)
-        self.check_inputs(x, cond)
+        check_inputs(self, x, cond, multiple=self.factor, because=f"{len(self.widths)} levels in backbone.widths")
         run: Callable = partial(checkpoint, use_reentrant=False) if self.gradient_checkpointing else call
 
         emb = self.time_embedding(sinusoidal(label, self.widths[0]).to(x.dtype))
@@ -159,28 +160,6 @@ class UNet(nn.Module):
             if level.upsample is not None:
                 x = level.upsample(x)
         return self.conv_out(F.silu(self.norm_out(x)))
-
-    def check_inputs(self, x: Feature, cond: Conditioning) -> None:
-        channels, height, width = x.shape[1:]
-        if channels != self.channels:
-            raise ValueError(
-                f"the U-Net was given {channels} channels (x_t and conditioning.image together),"
-                f" but backbone.channels is {self.channels}"
-            )
-        if height % self.factor or width % self.factor:
-            raise ValueError(
-                f"the U-Net was given {height} x {width} positions; with {len(self.widths)} levels"
-                f" (backbone.widths) both must be multiples of {self.factor}"
-            )
-        told = (("tokens", "context_dim", cond.tokens), ("pooled", "pooled_dim", cond.pooled))
-        for name, key, part in told:
-            expected = getattr(self, key)
-            if expected is not None and (part is None or part.shape[-1] != expected):
-                given = "nothing" if part is None else f"{part.shape[-1]} channels"
-                raise ValueError(
-                    f"conditioning.{name} has {given}, but backbone.{key} asks for {expected} channels"
-                    " (those of the text encoder)"
-                )
 
 
 def call(function: Callable, *args):
