@@ -10,8 +10,12 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from diffusion import checkpoint
 from diffusion.checkpoint import ModelFile
+from diffusion.conditioning import Conditioning
 from diffusion.config import build, plain
 from diffusion.denoiser import Denoiser
 from diffusion.latent import LatentDiffusion, Sampling
@@ -86,30 +90,38 @@ def describe(cfg, data, parents: Mapping[str, ModelFile], encoder: CLIP | None) 
     first = (parents["autoencoder"].parts["autoencoder"] if "autoencoder" in parents
              else {**plain(cfg.autoencoder), "image_channels": data.channels})
     first_stage = build(first, cfg.trusted)
-    channels, size, _ = first_stage.latent_shape(data.image_size)
+    latent_shape = first_stage.latent_shape(data.image_size)
     text = {} if encoder is None else {
         "text_encoder": parents["text_encoder"].parts["text_encoder"] if "text_encoder" in parents
         else plain(cfg.text_encoder)}
     backbone = {name: value for name, value in plain(cfg.backbone).items() if name != "_partial_"}
-    outputs = getattr(build(cfg.objective, cfg.trusted), "outputs", 1)
+    channels, outputs = latent_shape[0], getattr(build(cfg.objective, cfg.trusted), "outputs", 1)
     given = {"channels": channels, "out_channels": outputs * channels,
              "context_dim": None if encoder is None else encoder.context_dim,
              "pooled_dim": None if encoder is None else encoder.pooled_dim}
     for name, value in given.items():
-        if name == "pooled_dim" and backbone.get(name, value) is None:
-            given[name] = None  # the pooled vector is left out on purpose
+        if name in ("context_dim", "pooled_dim") and backbone.get(name, value) is None:
+            given[name] = None  # tokens or pooled vector are left out on purpose
         elif backbone.get(name, value) != value:
             raise ValueError(f"backbone.{name} = {backbone[name]}, but data={type(data).__name__} with the chosen "
                              f"autoencoder= and text_encoder= gives {value}: leave backbone.{name} out")
     network = {**backbone, **given}
-    made = build(network, cfg.trusted)
-    if size % made.factor:
-        raise ValueError(f"the autoencoder (autoencoder=) makes latents of {size} x {size}, which the backbone "
-                         f"(backbone=) with {len(made.widths)} levels cannot halve {len(made.widths) - 1} times: take "
-                         "fewer backbone.widths or an autoencoder with a smaller factor")
+    try_out(build(network, cfg.trusted), latent_shape, encoder)
     return {"autoencoder": first, **text, "network": network, "schedule": plain(cfg.schedule),
             "parameterization": {"sigma_data": first_stage.sigma_data, **plain(cfg.parameterization)},
             **{name: plain(cfg[name]) for name in ("sampler", "discretization", "guidance")}}
+
+
+@torch.no_grad()
+def try_out(network: nn.Module, latent_shape: tuple[int, int, int], encoder: CLIP | None) -> None:
+    """One latent through the backbone. Raises its ValueError, with what the latent comes from."""
+    cond = None if encoder is None else Conditioning(
+        torch.zeros(1, encoder.length, encoder.context_dim), pooled=torch.zeros(1, encoder.pooled_dim))
+    try:
+        network.eval()(torch.zeros(1, *latent_shape), torch.zeros(1), cond)
+    except ValueError as error:
+        raise ValueError(f"{error}; data= and autoencoder= give it latents of "
+                         f"{' x '.join(map(str, latent_shape))}") from None
 
 
 def sampling_of(cfg) -> Sampling:

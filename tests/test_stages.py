@@ -8,6 +8,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from diffusion.cli import CONFIGS, composed
 from diffusion.config import build, check
+from diffusion.pipeline import refuse_early
 from diffusion.stages import plan, writable
 from tests.options import names
 
@@ -79,6 +80,32 @@ def test_a_part_that_needs_no_training_is_no_parent():
 def test_parents_come_first_and_once():
     order = [s.part for s in planned().walk()]
     assert order == ["autoencoder", "text_encoder", "model"]
+
+
+@pytest.mark.parametrize("backbone", [name for name in names("backbone") if "base" not in name])
+def test_a_backbone_takes_its_channels_from_its_neighbours(backbone):
+    stage = planned(f"backbone={backbone}")
+    refuse_early(stage, build(stage.cfg.data, stage.cfg.trusted))
+
+
+@pytest.mark.parametrize(("overrides", "says"), [
+    (["backbone=dit_tiny", "backbone.patch=3"], r"multiples of 3 \(backbone\.patch\); .* autoencoder= .* 16 x 8 x 8"),
+    (["backbone=dit_tiny", "backbone.heads=5"], r"backbone\.width = 192 .* backbone\.heads = 5"),
+    (["backbone=dit_tiny", "+backbone.context_dim=7"], r"backbone\.context_dim = 7, but .* text_encoder= gives 128"),
+    (["backbone.widths=[32,32,32,32,32]", "backbone.self_attention=[true,true,true,true,true]",
+      "backbone.cross_attention=[true,true,true,true,true]"], r"5 levels in backbone\.widths\); .* autoencoder="),
+    (["+backbone.context_dim=null"], r"backbone\.cross_attention is on, but backbone\.context_dim is null"),
+])
+def test_a_backbone_that_does_not_fit_is_refused_before_anything_is_trained(overrides, says):
+    stage = planned(*overrides)
+    with pytest.raises(ValueError, match=says):
+        refuse_early(stage, build(stage.cfg.data, stage.cfg.trusted))
+
+
+@pytest.mark.parametrize("change", [["+backbone.context_dim=null"], ["text_encoder=none"]])
+def test_a_transformer_needs_no_tokens(change):
+    stage = planned("backbone=dit_tiny", *change)
+    refuse_early(stage, build(stage.cfg.data, stage.cfg.trusted))
 
 
 def test_a_folder_that_cannot_be_written_is_refused_early(tmp_path):

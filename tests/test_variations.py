@@ -64,6 +64,16 @@ def test_the_main_job_with(variation):
     assert ("text_encoder" in file.tensors) != ("text_encoder=none" in variation)
 
 
+@pytest.mark.parametrize("change", [
+    [], ["text_encoder=none"], ["+backbone.context_dim=null", "+backbone.qk_norm=true"],
+], ids=["text", "no text", "pooled only"])
+def test_the_main_job_with_a_transformer(change):
+    train("backbone=dit_tiny", "backbone.width=32", "backbone.depth=2", "backbone.heads=2", *change)
+    model = load_model(checkpoint.load(only("latent_shapes/*/model.safetensors")))
+    assert type(model.denoiser.network).__name__ == "DiT"
+    assert (model.denoiser.network.context_dim is None) == bool(change)
+
+
 def test_a_pretrained_clip_is_named_not_copied(clip_folder):
     train(*TINY_UNET, "text_encoder=clip_vit_b32", f"text_encoder.path={clip_folder}")
     file = checkpoint.load(only("latent_shapes/*/model.safetensors"))
