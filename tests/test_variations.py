@@ -15,6 +15,7 @@ from diffusion.data.shapes import Shapes
 from diffusion.grids import to_image
 from diffusion.text import tokenizer
 from diffusion.text.clip import SmallCLIP
+from tests.data.test_cifar10 import own_cache, write  # noqa: F401
 from tests.test_runs import ROOT, TINY_UNET, hydra, only, train  # noqa: F401
 
 pytestmark = pytest.mark.slow
@@ -64,14 +65,21 @@ def test_the_main_job_with(variation):
     assert ("text_encoder" in file.tensors) != ("text_encoder=none" in variation)
 
 
-@pytest.mark.parametrize("change", [
-    [], ["text_encoder=none"], ["+backbone.context_dim=null", "+backbone.qk_norm=true"],
-], ids=["text", "no text", "pooled only"])
+@pytest.mark.parametrize("change", [[], ["+backbone.context_dim=null", "+backbone.qk_norm=true"]],
+                         ids=["text", "pooled only"])
 def test_the_main_job_with_a_transformer(change):
     train("backbone=dit_tiny", "backbone.width=32", "backbone.depth=2", "backbone.heads=2", *change)
     model = load_model(checkpoint.load(only("latent_shapes/*/model.safetensors")))
     assert type(model.denoiser.network).__name__ == "DiT"
     assert (model.denoiser.network.context_dim is None) == bool(change)
+
+
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize("experiment", ["latent_cifar", "dit_cifar"])
+def test_the_experiments_on_cifar10(experiment, tmp_path):
+    source = write(tmp_path / "cifar10", {"train": 64, "test": 20})
+    train(f"experiment={experiment}", "data=cifar10", f"data.source={source}")
+    assert only(f"{experiment}/*/samples/grid.png").exists()
 
 
 def test_a_pretrained_clip_is_named_not_copied(clip_folder):
