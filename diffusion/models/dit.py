@@ -88,7 +88,7 @@ class DiT(nn.Module):
     """y = network(x_t, label, cond), the same size as x_t; any size of which `patch` is a divisor, square or not.
 
     channels      of the input: those of x_t and of cond.image together
-    patch         side of a patch; each is a token, so half the side is four times the tokens
+    patch         side of a patch; each patch is a token, so half the side makes four times as many
     width         channels of a token; with depth and heads, the paper's S is (384, 12, 6), B (768, 12, 12),
                   L (1024, 24, 16) and XL (1152, 28, 16)
     depth         blocks
@@ -163,7 +163,8 @@ class DiT(nn.Module):
         told = emb, cond.tokens, cond.mask
 
         position = sinusoidal_2d(height // self.patch, width // self.patch, self.proj_in.out_features, x.device)
-        x = self.proj_in(patchify(x, self.patch)) + position.to(x.dtype)  # float32 in autocast too, and so all sums
+        # a float32 position makes the sums of all blocks float32, in autocast too
+        x = self.proj_in(patchify(x, self.patch)) + position.to(x.dtype)
         for block in self.blocks:
             x = checkpoint(block, x, *told, use_reentrant=False) if self.gradient_checkpointing else block(x, *told)
         x = self.proj_out(adaptive_norm(x, *self.modulation_out(emb)))
