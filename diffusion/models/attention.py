@@ -52,7 +52,7 @@ class Attention(nn.Module):
         self.to_q = nn.Linear(dim, dim, bias=bias)
         self.to_k = nn.Linear(context_dim or dim, dim, bias=bias)
         self.to_v = nn.Linear(context_dim or dim, dim, bias=bias)
-        self.norm_q, self.norm_k = (nn.RMSNorm(dim // heads, eps=1e-6) if qk_norm else nn.Identity() for _ in "qk")
+        self.norm_q, self.norm_k = (nn.RMSNorm(dim // heads, eps=1e-6) if qk_norm else None for _ in "qk")
         self.to_out = nn.Linear(dim, dim)
 
     def forward(
@@ -63,8 +63,10 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "b n d"]:
         context = x if context is None else context
         q, k, v = self.to_q(x), self.to_k(context), self.to_v(context)
-        q, k, v = (rearrange(y, "b n (h d) -> b h n d", h=self.heads) for y in (q, k, v))
-        q, k = self.norm_q(q).to(v.dtype), self.norm_k(k).to(v.dtype)
+        q, k, v = (rearrange(y, "b n (h d) -> b n h d", h=self.heads) for y in (q, k, v))
+        if self.norm_q is not None:  # not after the next line: compiled in bf16 on a CPU, NaN gradients (torch 2.13)
+            q, k = (norm(y.to(norm.weight.dtype)).to(v.dtype) for norm, y in ((self.norm_q, q), (self.norm_k, k)))
+        q, k, v = (rearrange(y, "b n h d -> b h n d") for y in (q, k, v))
         return self.to_out(rearrange(attend(q, k, v, mask, fused=self.fused), "b h n d -> b n (h d)"))
 
 
