@@ -21,7 +21,10 @@ def optimal_transport(
     Raises ValueError where the rows are no multiple of `group` (then the result would depend on how a batch is split)
     and ModuleNotFoundError without scipy.
     """
-    from scipy.optimize import linear_sum_assignment
+    try:
+        from scipy.optimize import linear_sum_assignment
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("coupling=optimal_transport needs scipy: pip install -e '.[ot]'") from None
 
     if len(x0) % group:
         raise ValueError(f"coupling.group = {group} does not divide the {len(x0)} rows trained at once: choose "

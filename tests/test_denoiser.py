@@ -43,12 +43,12 @@ def test_an_estimate_agrees_with_x_t_and_with_the_prediction(schedule, parameter
         torch.randn(4, 3, 5, 5),
         torch.tensor([0.1, 0.3, 0.6, 0.9]),
     )
-    x0, eps, log_var = model(x_t, t)
+    x0, eps, f = model(x_t, t)
     torch.testing.assert_close(schedule.diffuse(x0, t, eps), x_t, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(
         parameterization.target(x0, eps, schedule, t), model.predict(x_t, t), rtol=1e-3, atol=1e-3
     )
-    assert log_var is None
+    assert f is None
 
 
 def test_one_time_for_all_is_that_time_for_each():
