@@ -24,7 +24,7 @@ RGB = (
     (150, 55, 195), (250, 135, 25), (60, 210, 225), (245, 245, 245),
 )  # fmt: skip
 # In the order of BACKGROUNDS: the tone and, in a pattern, that of its marks. Dark and without hue.
-TONES = ((10, 10), (105, 105), (22, 68), (22, 68), (22, 85))
+TONES = ((10, 10), (105, 105), (20, 46), (20, 46), (20, 54))
 COLOUR_JITTER = 8
 TONE_JITTER = 8
 
