@@ -77,6 +77,19 @@ def test_nothing_of_one_sampling_reaches_the_next(guidance, denoiser):
     assert torch.equal(sampled(COND), first)
 
 
+def test_a_learned_variance_is_that_of_the_caption(guidance):
+    class Twice(Moved):
+        def forward(self, x, label, cond):
+            y = super().forward(x, label, cond)
+            return torch.cat([y, 0.1 * y], 1)
+
+    denoiser = Denoiser(Twice(), CosineFlow(), V()).double()
+    plain, one = denoiser(X.double(), T, COND), Denoiser(Moved(), CosineFlow(), V()).double()
+    guided, same = (guidance(model, COND, NULL, scale=0.6)(X.double(), T) for model in (denoiser, one))
+    assert torch.equal(guided.f, plain.f)
+    torch.testing.assert_close(guided.x0, same.x0)
+
+
 def test_a_model_without_captions_can_be_guided_by_another_model_only(guidance, denoiser):
     got, plain = guidance(denoiser, None, None, scale=0.5)(X.double(), T), denoiser(X.double(), T)
     assert torch.equal(got.x0, plain.x0) != ("guide" in guidance.keywords)
