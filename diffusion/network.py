@@ -1,4 +1,5 @@
-"""The contract of every backbone: U-Net, transformer and toy MLP alike map (x, label, cond) to y like x."""
+"""The contract of every backbone: U-Net, transformer and toy MLP alike map (x, label, cond) to y like x, or to twice
+the channels where the variance is learned."""
 
 from typing import Protocol, runtime_checkable
 
@@ -14,4 +15,4 @@ class Network(Protocol):
 
     def __call__(
         self, x: Float[Tensor, "b *d"], label: Float[Tensor, " b"], cond: Conditioning | None
-    ) -> Float[Tensor, "b *d"]: ...
+    ) -> Float[Tensor, "b ..."]: ...

@@ -88,7 +88,11 @@ def refuse_early(stage: Stage, data) -> None:
         raise ValueError("evaluation=frechet measures on the features of the model's own CLIP, and text_encoder=none "
                          "has none: take evaluation=judged or evaluation=none")
     schedule = build(cfg.schedule, cfg.trusted)
-    build(cfg.time_sampler, cfg.trusted)(schedule, torch.rand(1))
+    time_sampler, objective = build(cfg.time_sampler, cfg.trusted), build(cfg.objective, cfg.trusted)
+    time_sampler(schedule, torch.rand(1))
+    if hasattr(time_sampler, "update") and isinstance(objective, nn.Module):
+        raise ValueError("time_sampler=loss_second_moment wants losses that are 0 where nothing is left to learn, "
+                         "and objective=uncertainty shifts them: both even the noise levels out, take one of the two")
     build(cfg.ema, cfg.trusted)(torch.nn.Identity())
     rows = torch.zeros(cfg.batch // (processes.world() * cfg.accumulate), 1)
     build(cfg.coupling, cfg.trusted)(rows, rows)
@@ -96,8 +100,8 @@ def refuse_early(stage: Stage, data) -> None:
 
 
 def rehearse(cfg, schedule: NoiseSchedule, autoencoder: nn.Module) -> None:
-    """The first step of sampling one number, with networks that answer what they see: what grid, sampler, guidance and
-    threshold refuse, they refuse before training."""
+    """The first step of sampling a few numbers, with networks that answer what they see: what grid, sampler, guidance
+    and threshold refuse, they refuse before training."""
     outputs = getattr(build(cfg.objective, cfg.trusted), "outputs", 1)
 
     def echo(x, label, cond):
@@ -111,7 +115,7 @@ def rehearse(cfg, schedule: NoiseSchedule, autoencoder: nn.Module) -> None:
         guide = Denoiser(echo, file.describe("schedule"), file.describe("parameterization"))
         guidance = functools.partial(guidance, guide=guide)
     ts = sampling.discretization(schedule, sampling.steps)
-    x = schedule.prior(ts[0], torch.ones(1, 1))
+    x = schedule.prior(ts[0], torch.linspace(-1, 1, 4)[None])
     next(sampling.sampler(guidance(denoiser, told, told), schedule, x, ts, torch.zeros_like))
 
 

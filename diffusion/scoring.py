@@ -55,7 +55,7 @@ def likelihood(file: ModelFile, cfg, device: torch.device, n: int, out: Path) ->
 
 def refuse_what_has_no_meaning(cfg) -> None:
     """Nothing is drawn from the model, and captions are not guided."""
-    names = "prompt", "prompts_file", "steps", "sampler", "discretization"
+    names = "prompt", "prompts_file", "steps", "sampler", "discretization", "threshold"
     given = [name for name in names if cfg.get(name) is not None]
     given += ["negative"] if cfg.negative else []
     given += [f"guidance.{name}" for name, value in (plain(cfg.guidance) or {}).items() if value is not None]

@@ -152,7 +152,7 @@ def refuse_to_extend(stage: Stage) -> None:
     before, facts = OmegaConf.load(folder / "config.yaml"), load(folder).facts
     groups = locate(cfg.task["_target_"], cfg.trusted).groups
     same = [name for name in (*groups, *NUMBERS) if name not in ("data", "steps", "lr")]
-    other = [name for name in same if canonical(cfg[name], cfg.trusted) != canonical(before[name], cfg.trusted)]
+    other = [name for name in same if canonical(cfg[name], cfg.trusted) != canonical(before.get(name), cfg.trusted)]
     other += ["data"] if facts["data_fingerprint"] != stage.data_fingerprint else []
     parents = {name: parent.key for name, parent in stage.parents.items()}
     other += ["parent"] if facts["parents"] != parents else []

@@ -4,9 +4,9 @@ import ast
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "diffusion"
-MATHEMATICS = ["conditioning", "estimate", "schedules", "parameterizations", "time_sampling", "importance", "couplings",
-               "discretizations", "weightings", "samplers", "models", "network", "denoiser", "ema", "guidance",
-               "objectives", "likelihood", "pixels", "rng"]
+MATHEMATICS = ["conditioning", "estimate", "schedules", "parameterizations", "time_sampling", "loss_second_moment",
+               "couplings", "discretizations", "weightings", "samplers", "models", "network", "denoiser", "ema",
+               "guidance", "objectives", "likelihood", "pixels", "rng"]
 SHELL = {"pytorch_lightning", "hydra", "omegaconf", "wandb", "datasets", "transformers", "safetensors", "PIL",
          "pathlib"}
 

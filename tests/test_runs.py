@@ -63,8 +63,9 @@ def interrupted(step: int) -> list[str]:
 TASKS = {
     "diffusion": ["experiment=latent_shapes", *TINY_UNET, "+backbone.dropout=0.1"],
     "diffusion that remembers losses": [
-        "experiment=latent_shapes", *TINY_UNET, "objective=uncertainty", "task.offset_noise=0.1",
+        "experiment=latent_shapes", *TINY_UNET, "objective=hybrid", "task.offset_noise=0.1",
         "time_sampler=loss_second_moment", "+time_sampler.bins=2", "+time_sampler.horizon=1"],
+    "diffusion that learns its weights": ["experiment=latent_shapes", *TINY_UNET, "objective=uncertainty"],
     "autoencoder": ["experiment=shapes_autoencoder"],
     "adversarial": ["experiment=shapes_autoencoder", "task=autoencoder_adversarial", "task.adversarial_start=1",
                     "task.perceptual_weight=0", "task.discriminator.widths=[32,32]"],

@@ -89,7 +89,7 @@ def test_a_backbone_takes_its_channels_from_its_neighbours(backbone):
 
 
 @pytest.mark.parametrize(("overrides", "says"), [
-    (["backbone=dit_tiny", "backbone.patch=3"], r"multiples of 3 \(backbone\.patch\); .* autoencoder= .* 16 x 8 x 8"),
+    (["backbone=dit_tiny", "backbone.patch=3"], r"multiples of 3 \(backbone\.patch\); .* autoencoder= .* 8 x 8 x 8"),
     (["backbone=dit_tiny", "backbone.heads=5"], r"backbone\.width = 192 .* backbone\.heads = 5"),
     (["backbone=dit_tiny", "+backbone.context_dim=7"], r"backbone\.context_dim = 7, but .* text_encoder= gives 128"),
     (["backbone.widths=[32,32,32,32,32]", "backbone.self_attention=[true,true,true,true,true]",

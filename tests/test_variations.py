@@ -134,6 +134,7 @@ def test_prepare_fetches_or_says_what_is_missing(tmp_path, clip_folder):
       "backbone.cross_attention=[true,true,true,true,true]"], "autoencoder="),
     (["text_encoder=none"], "backbone.cross_attention"),
     (["sampler=ddpm_learned"], "objective=hybrid"),
+    (["objective=uncertainty", "time_sampler=loss_second_moment"], "take one of the two"),
     (["coupling=optimal_transport", "coupling.group=3"], "coupling.group = 3"),
     (["paths.runs=/proc/nowhere"], "paths.runs"),
     (["precision=64"], "allowed are auto"),

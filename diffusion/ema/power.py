@@ -61,7 +61,7 @@ class PowerEMA:
     snapshot_every  updates between two snapshots
     """
 
-    def __init__(self, module: nn.Module, sigma_rels: Sequence[float] = (0.05, 0.10), snapshot_every: int = 50):
+    def __init__(self, module: nn.Module, sigma_rels: Sequence[float] = (0.05, 0.10), snapshot_every: int = 100):
         if not sigma_rels or snapshot_every < 1:
             raise ValueError(f"sigma_rels = {list(sigma_rels)} and snapshot_every = {snapshot_every}: at least one "
                              "width, and at least one update between two snapshots")

@@ -39,10 +39,10 @@ def apg(
     momentum        beta; Delta is remembered from evaluation to evaluation, of which some samplers make two a step
     interval        in log-SNR, ends included: guide only there (Kynkaanniemi et al. 2024)
 
-    Raises ValueError where r is negative or |beta| is not below 1.
+    Raises ValueError where r is not positive or |beta| is not below 1.
     """
-    if norm_threshold < 0:
-        raise ValueError(f"guidance=apg: guidance.norm_threshold must not be negative, got {norm_threshold}")
+    if norm_threshold <= 0:
+        raise ValueError(f"guidance=apg: guidance.norm_threshold must be positive (.inf: none), got {norm_threshold}")
     if not -1 < momentum < 1:
         raise ValueError(f"guidance=apg: guidance.momentum must lie between -1 and 1, got {momentum}")
     if cond is None or scale == 1:

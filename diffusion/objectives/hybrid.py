@@ -28,9 +28,8 @@ from diffusion.weightings import Weighting
 
 @dataclasses.dataclass(frozen=True)
 class Hybrid:
-    """The paper's T = 1000 and weight = 0.001: L_t counts as much as L_simple."""
+    """With the paper's T = 1000, L_t counts as much as L_simple. T is that of the schedule's table, or 1000."""
 
-    T: int = 1000
     weight: float = 0.001
     outputs: ClassVar[int] = 2  # channels of the network per channel of x
 
@@ -44,12 +43,12 @@ class Hybrid:
         weighting: Weighting | None = None,
     ) -> Float[Tensor, " b"]:
         """Per sample, the mean over the data axes."""
-        x_t = denoiser.schedule.diffuse(x0, t, eps)
+        x_t, T = denoiser.schedule.diffuse(x0, t, eps), getattr(denoiser.schedule, "T", 1000)
         prediction = denoiser.predict(x_t, t, cond)
         simple = squared_error(denoiser, prediction, x0, t, eps, weighting)
         estimate = denoiser.estimate(prediction, x_t, t)
-        bound = variance_bound(denoiser.schedule, (x0 - estimate.x0.detach()).square(), estimate.f, t, self.T)
-        return simple + self.weight * self.T * bound
+        bound = variance_bound(denoiser.schedule, (x0 - estimate.x0.detach()).square(), estimate.f, t, T)
+        return simple + self.weight * T * bound
 
 
 def variance_bound(

@@ -33,7 +33,8 @@ class Uncertainty(nn.Module):
         """The logarithm of the loss expected at these noise levels; beyond |l| = 20 it is that of 20."""
         c_noise = -log_snr.clamp(-20, 20).to(self.phase) / 8
         waves = math.sqrt(2) * torch.cos(2 * math.pi * (c_noise[:, None] * self.frequency + self.phase))
-        return self.linear(waves)[:, 0]
+        with torch.autocast(waves.device.type, enabled=False):
+            return self.linear(waves)[:, 0]
 
     def forward(
         self,

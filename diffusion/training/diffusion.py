@@ -137,6 +137,9 @@ class DiffusionTraining(Training):
             eps = eps + self.offset_noise * offset
         return eps
 
+    def configure_gradient_clipping(self, *args, **kwargs) -> None:
+        self.clip_gradients_of(list(self.denoiser.parameters()))  # not those of an objective that learns
+
     def optimizer_step(self, *args, **kwargs) -> None:
         super().optimizer_step(*args, **kwargs)
         self.ema.update()

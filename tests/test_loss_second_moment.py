@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from diffusion.importance import LossSecondMoment
+from diffusion.loss_second_moment import LossSecondMoment
 from diffusion.schedules import Cosine
 from diffusion.time_sampling import stratified
 
