@@ -74,7 +74,7 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [pytest.param(task, marks=pytest.mark.slow if " " in task else ()) for task in TASKS])
 def test_an_interrupted_run_ends_bit_equal_to_one_that_was_not(task, tmp_path, monkeypatch):
     experiment = TASKS[task][0].split("=")[1]
     train(*TASKS[task], "steps=5")
@@ -90,6 +90,7 @@ def test_an_interrupted_run_ends_bit_equal_to_one_that_was_not(task, tmp_path, m
     assert not different
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["diffusion", "adversarial"])
 def test_an_extended_run_ends_bit_equal_to_a_longer_one(task, tmp_path, monkeypatch):
     experiment = TASKS[task][0].split("=")[1]
