@@ -25,7 +25,7 @@ from diffusion.ema import EMA
 from diffusion.models.embeddings import TimeEmbedding, sinusoidal
 from diffusion.objectives import diffusion_loss
 from diffusion.samplers import ddpm_learned
-from diffusion.time_sampling import stratified, uniform
+from diffusion.time_sampling import log_normal, stratified
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parents[1] / "configs"
@@ -59,7 +59,7 @@ def kernel_distance(x: Tensor, y: Tensor) -> float:
 class Plane(nn.Module):
     """A network of points: an MLP of x, into which every layer is told the label."""
 
-    def __init__(self, width: int = 128, depth: int = 3):
+    def __init__(self, width: int = 64, depth: int = 3):
         super().__init__()
         self.width = width
         self.first = nn.Linear(2, width)
@@ -83,7 +83,7 @@ def trained(schedule, parameterization) -> Denoiser:
     ema, data = EMA(denoiser.network), mixture(100_000, seed=0)
     for step in range(STEPS):
         x0 = data[torch.from_numpy(np.random.default_rng(step).integers(len(data), size=BATCH))]
-        t, _ = uniform(schedule, stratified(rng.uniform((1,), 0, step, "t"), BATCH))
+        t, _ = log_normal(schedule, stratified(rng.uniform((1,), 0, step, "t"), BATCH), mean=-0.5, std=1.5)
         loss = diffusion_loss(denoiser, x0, t, rng.normal((BATCH, 2), 0, step, "eps")).mean()
         optimizer.zero_grad()
         loss.backward()
