@@ -31,8 +31,15 @@ class Parameterization(abc.ABC):
     ) -> tuple[Float64[Tensor, "*t"], Float64[Tensor, "*t"]]:
         """a_t, b_t."""
 
-    def check(self, schedule: NoiseSchedule) -> None:  # noqa: B027
-        """Raise ValueError where the pair makes no sense; nothing is refused by default."""
+    def refusal(self, schedule: NoiseSchedule) -> str | None:
+        """Why the pair makes no sense; None where it does."""
+        return None
+
+    def check(self, schedule: NoiseSchedule) -> None:
+        """Raise ValueError where the pair makes no sense."""
+        reason = self.refusal(schedule)
+        if reason is not None:
+            raise ValueError(reason)
 
     def label(self, schedule: NoiseSchedule, t: Float[Tensor, "*t"]) -> Float64[Tensor, "*t"]:
         """What the network is told about t."""
@@ -103,12 +110,11 @@ class Epsilon(Parameterization):
         one = torch.ones_like(schedule.log_snr(t))
         return 0 * one, one
 
-    def check(self, schedule: NoiseSchedule) -> None:
-        if schedule.snr(1.0) == 0:
-            raise ValueError(
-                f"parameterization=eps cannot be used with {schedule}: its SNR is 0 at t = 1, where eps "
-                "is x_t and tells nothing of x_0 (Lin et al. 2023, Section 3.2); choose v or x0"
-            )
+    def refusal(self, schedule):
+        if schedule.snr(1.0) > 0:
+            return None
+        return (f"parameterization=eps cannot be used with {schedule}: its SNR is 0 at t = 1, where eps is x_t and "
+                "tells nothing of x_0 (Lin et al. 2023, Section 3.2); choose v or x0")
 
 
 class X0(Parameterization):
@@ -132,12 +138,11 @@ class Velocity(Parameterization):
     def row(self, schedule, t):
         return schedule.rates(t)
 
-    def check(self, schedule: NoiseSchedule) -> None:
-        if schedule.rates(0.5) is None:
-            raise ValueError(
-                f"parameterization=velocity needs finite rates alpha' and sigma', {schedule} has none (its sigma "
-                "rises like sqrt(t)); choose v, or a schedule such as rectified_flow or cosine_flow"
-            )
+    def refusal(self, schedule):
+        if schedule.rates(0.5) is not None:
+            return None
+        return (f"parameterization=velocity needs finite rates alpha' and sigma', {schedule} has none (its sigma rises "
+                "like sqrt(t)); choose v, or a schedule such as rectified_flow or cosine_flow")
 
 
 class EDM(Parameterization):
@@ -160,9 +165,8 @@ class EDM(Parameterization):
         """c_noise = ln(s) / 4."""
         return -schedule.log_snr(t) / 8
 
-    def check(self, schedule: NoiseSchedule) -> None:
-        if schedule.snr(1.0) == 0:
-            raise ValueError(
-                f"parameterization=edm cannot be used with {schedule}: its SNR is 0 at t = 1, and the network is told "
-                "the logarithm of the SNR; choose v or x0"
-            )
+    def refusal(self, schedule):
+        if schedule.snr(1.0) > 0:
+            return None
+        return (f"parameterization=edm cannot be used with {schedule}: its SNR is 0 at t = 1, and the network is told "
+                "the logarithm of the SNR; choose v or x0")

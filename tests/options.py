@@ -21,11 +21,3 @@ def options(group: str, **given) -> list:
     assert files, f"configs/{group} is empty"
     return [pytest.param(build(OmegaConf.create({**given, "option": OmegaConf.load(file)}).option), id=file.stem)
             for file in files]
-
-
-def admissible(schedule, parameterization) -> bool:
-    try:
-        parameterization.check(schedule)
-    except ValueError:
-        return False
-    return True

@@ -9,7 +9,7 @@ from diffusion.parameterizations import Epsilon, V
 from diffusion.schedules import Linear
 from diffusion.schedules.path import ve
 from tests.curves import Line, ZeroTerminal
-from tests.options import admissible, options
+from tests.options import options
 
 
 class Pixelwise(nn.Module):
@@ -34,7 +34,7 @@ def denoiser(parameterization=None, schedule=None) -> Denoiser:
 @pytest.mark.parametrize("parameterization", options("parameterization"))
 @pytest.mark.parametrize("schedule", options("schedule"))
 def test_an_estimate_agrees_with_x_t_and_with_the_prediction(schedule, parameterization):
-    if not admissible(schedule, parameterization):
+    if parameterization.refusal(schedule):
         with pytest.raises(ValueError, match=r"cannot be used|needs finite rates"):
             denoiser(parameterization, schedule)
         return

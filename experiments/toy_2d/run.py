@@ -129,9 +129,7 @@ def main() -> None:
         if chosen.schedule is not None and schedule_name not in chosen.schedule:
             continue
         for name, parameterization in options("parameterization").items():
-            try:
-                parameterization.check(schedule)
-            except ValueError:
+            if parameterization.refusal(schedule):
                 continue
             denoiser = trained(schedule, parameterization)
             row = f"{schedule_name}, {name}"

@@ -7,14 +7,14 @@ from diffusion.denoiser import Denoiser
 from diffusion.guidance import apg, classifier_free
 from diffusion.schedules import CosineFlow, Linear
 from tests.affine import COND, NULL, Moved, T, X
-from tests.options import admissible, options
+from tests.options import options
 
 OFF = {"eta": 1.0, "norm_threshold": math.inf, "momentum": 0.0}
 
 
 @pytest.fixture(params=options("parameterization"))
 def denoiser(request):
-    schedule = Linear() if admissible(Linear(), request.param) else CosineFlow()
+    schedule = CosineFlow() if request.param.refusal(Linear()) else Linear()
     return Denoiser(Moved(), schedule, request.param).double()
 
 

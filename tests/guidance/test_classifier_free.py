@@ -8,12 +8,12 @@ from diffusion.denoiser import Denoiser
 from diffusion.guidance import classifier_free
 from diffusion.schedules import CosineFlow, Linear
 from tests.affine import COND, NULL, Moved, T, X, caption
-from tests.options import admissible, options
+from tests.options import options
 
 
 @pytest.fixture(params=options("parameterization"))
 def denoiser(request):
-    schedule = Linear() if admissible(Linear(), request.param) else CosineFlow()
+    schedule = CosineFlow() if request.param.refusal(Linear()) else Linear()
     return Denoiser(Moved(), schedule, request.param)
 
 

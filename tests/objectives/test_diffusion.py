@@ -10,7 +10,7 @@ from diffusion.parameterizations import X0, Epsilon, V
 from diffusion.schedules import Linear
 from diffusion.weightings import min_snr
 from tests.curves import Line
-from tests.options import admissible, options
+from tests.options import options
 
 
 class LinearNetwork(nn.Module):
@@ -68,7 +68,7 @@ def test_x0_gives_the_error_of_the_data():
 @pytest.mark.parametrize("schedule", [*options("schedule"), Line(Linear().path)])
 @pytest.mark.parametrize("weighting", options("weighting"))
 def test_a_weighting_weighs_the_error_of_x0(schedule, parameterization, weighting):
-    if not admissible(schedule, parameterization):
+    if parameterization.refusal(schedule):
         pytest.skip("refused")
     model = denoiser(parameterization, schedule)
     of_x0 = (model(schedule.diffuse(X_0, TIMES, EPS), TIMES).x0 - X_0).square().mean(1)
