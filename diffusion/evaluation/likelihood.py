@@ -104,20 +104,16 @@ class Bound(Method):
 
 @dataclasses.dataclass(frozen=True)
 class ODE(Method):
-    """density, by the probability-flow ODE; 4 steps (1 + probes) passes through the network. Pixels are dequantised.
-
-    probe  the distribution of Hutchinson's probes
-    """
+    """density, by the probability-flow ODE; 4 steps (1 + probes) passes through the network. Pixels are dequantised."""
 
     steps: int = 25
     probes: int = 1
-    probe: Callable[[Tensor], Tensor] = ode.rademacher
 
     def __post_init__(self):
         at_least_one(steps=self.steps, probes=self.probes)
 
     def nats(self, denoise, schedule, x0, draws, *, eight_bit):
-        probes = torch.stack([self.probe(draws.normal(f"probe {k}", x0)) for k in range(self.probes)])
+        probes = torch.stack([ode.rademacher(draws.normal(f"probe {k}", x0)) for k in range(self.probes)])
         bins = 0.0
         if eight_bit:
             x0 = pixels.dequantised(x0, draws.uniform("dequantisation", x0))

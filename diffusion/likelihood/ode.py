@@ -85,11 +85,6 @@ def rademacher(z: Float[Tensor, "*k"]) -> Float[Tensor, "*k"]:
     return torch.where(z < 0, -1.0, 1.0).to(z)
 
 
-def gaussian(z: Float[Tensor, "*k"]) -> Float[Tensor, "*k"]:
-    """Probes that are the standard normals z themselves."""
-    return z
-
-
 def exact(x: Float[Tensor, "b *d"]) -> Float[Tensor, "k b *d"]:
     """The d probes sqrt(d) e_i, whose mean is the trace itself: for data of few dimensions."""
     d = x[0].numel()
