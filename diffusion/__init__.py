@@ -24,7 +24,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Conditioning": "conditioning", "Denoiser": "denoiser", "EMA": "ema", "LatentDiffusion": "latent",
     "NoiseSchedule": "schedules", "Sampling": "latent", "classifier_free": "guidance", "ddim": "samplers",
-    "ddpm": "samplers", "diffusion_loss": "objectives.diffusion", "load": "checkpoint", "load_model": "assembly",
+    "ddpm": "samplers", "diffusion_loss": "objectives.diffusion", "load": "checkpoint", "load_model": "loading",
 }
 __all__ = sorted(_HOME)
 

@@ -172,3 +172,10 @@ def _fits(value, annotation) -> bool:
 
 def _show(annotation) -> str:
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+
+
+def name_of(function: Callable) -> str:
+    """The function's name, with what was changed of it: ddim(eta=0.5)."""
+    inner = getattr(function, "func", function)
+    given = ", ".join(f"{k}={v}" for k, v in getattr(function, "keywords", {}).items())
+    return f"{inner.__name__}({given})" if given else inner.__name__

@@ -3,31 +3,28 @@
     check -> data -> plan -> parents -> model -> grid of samples -> judge -> scores
 """
 
-import functools
 import logging
 import time
 from pathlib import Path
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
-from diffusion import checkpoint, processes, sweeps
+from diffusion import processes, sweeps
 from diffusion.acceleration import choose, machine_speed
-from diffusion.assembly import describe, guide_file, load_model, sampling_of, text_encoder, with_guide
+from diffusion.assembly import sampling_of
 from diffusion.callbacks.progress import duration
-from diffusion.conditioning import Conditioning
-from diffusion.config import build, check, locate, plain
-from diffusion.denoiser import Denoiser
+from diffusion.config import build, check, plain
 from diffusion.evaluation.features import ClipFeatures, JudgeFeatures
 from diffusion.evaluation.generation import generate_many, pictures_of
 from diffusion.evaluation.scores import frechet_scores, judged_right
 from diffusion.grids import labelled
 from diffusion.latent import LatentDiffusion, Sampling
+from diffusion.loading import load_model, with_guide
 from diffusion.memory import keep_freed_memory
-from diffusion.runs import CannotResume, device_of, planned, quiet, run
-from diffusion.schedules import NoiseSchedule
-from diffusion.stages import Compose, Stage, parent_stage, plan, refuse_to_extend, relative, writable
+from diffusion.refusals import refuse_early
+from diffusion.runs import device_of, planned, quiet, run
+from diffusion.stages import Compose, Stage, kind_of, parent_stage, plan, relative, writable
 
 log = logging.getLogger(__name__)
 
@@ -57,66 +54,6 @@ def main(cfg, choices: dict[str, str | None], overrides: list[str], compose: Com
     if processes.rank() == 0:
         sweeps.record(stage, results)
     return results
-
-
-def kind_of(cfg) -> str:
-    """What the configured task trains."""
-    return locate(cfg.task["_target_"], cfg.trusted).kind
-
-
-def refuse_early(stage: Stage, data) -> None:
-    """What cannot work is said before hours of training. Raises ValueError, CannotResume."""
-    cfg = stage.cfg
-    if cfg.resume not in ("auto", "must", "never"):
-        raise ValueError(f"resume = {cfg.resume}: allowed are auto, must and never")
-    if cfg.resume == "must" and not any(part.started() or part.finished() for part in stage.walk()):
-        raise CannotResume(f"resume=must, but {relative(stage.folder)} holds nothing to go on from (last.ckpt)")
-    choose(cfg.precision, cfg.compile, device_of(cfg))
-    if cfg.extend_from is not None:
-        refuse_to_extend(stage)
-    file = None if cfg.init_from is None else checkpoint.load(cfg.init_from, kind_of(cfg), cfg.trusted)
-    if kind_of(cfg) != "latent_diffusion":
-        return
-    if "likelihood" in cfg.evaluation:
-        raise ValueError("evaluation=likelihood scores a finished model: python sample.py ckpt=RUN "
-                         "evaluation=likelihood; train.py takes evaluation=judged, frechet or none")
-    encoder = text_encoder(cfg, {})
-    parts = describe(cfg, data, {}, encoder)
-    if file is not None:
-        file.start({"ema": build(parts["network"], cfg.trusted)})
-    if cfg.evaluation.samples and not cfg.evaluation.judge and encoder is None:
-        raise ValueError("evaluation=frechet measures on the features of the model's own CLIP, and text_encoder=none "
-                         "has none: take evaluation=judged or evaluation=none")
-    schedule = build(cfg.schedule, cfg.trusted)
-    time_sampler, objective = build(cfg.time_sampler, cfg.trusted), build(cfg.objective, cfg.trusted)
-    time_sampler(schedule, torch.rand(1))
-    if hasattr(time_sampler, "update") and isinstance(objective, nn.Module):
-        raise ValueError("time_sampler=loss_second_moment wants losses that are 0 where nothing is left to learn, "
-                         "and objective=uncertainty shifts them: both even the noise levels out, take one of the two")
-    build(cfg.ema, cfg.trusted)(torch.nn.Identity())
-    rows = torch.zeros(cfg.batch // (processes.world() * cfg.accumulate), 1)
-    build(cfg.coupling, cfg.trusted)(rows, rows)
-    rehearse(cfg, schedule, build(parts["autoencoder"], cfg.trusted))
-
-
-def rehearse(cfg, schedule: NoiseSchedule, autoencoder: nn.Module) -> None:
-    """The first step of sampling a few numbers, with networks that answer what they see: what grid, sampler, guidance
-    and threshold refuse, they refuse before training."""
-    outputs = getattr(build(cfg.objective, cfg.trusted), "outputs", 1)
-
-    def echo(x, label, cond):
-        return torch.cat(outputs * [x], 1)
-
-    sampling, told = sampling_of(cfg), Conditioning(pooled=torch.zeros(1, 1))
-    sampling.check(autoencoder)
-    denoiser = Denoiser(echo, schedule, build(cfg.parameterization, cfg.trusted))
-    guidance, file = sampling.guidance, guide_file(sampling, cfg.trusted)
-    if file is not None:
-        guide = Denoiser(echo, file.describe("schedule"), file.describe("parameterization"))
-        guidance = functools.partial(guidance, guide=guide)
-    ts = sampling.discretization(schedule, sampling.steps)
-    x = schedule.prior(ts[0], torch.linspace(-1, 1, 4)[None])
-    next(sampling.sampler(guidance(denoiser, told, told), schedule, x, ts, torch.zeros_like))
 
 
 def judge_stage(stage: Stage, choices, overrides, compose, data) -> Stage | None:

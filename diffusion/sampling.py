@@ -4,10 +4,8 @@ Picture i of a prompt depends on (model, prompt, seed, i) only: not on the batch
 up to rounding.
 """
 
-import json
 import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,15 +14,13 @@ from tqdm import tqdm
 
 from diffusion import checkpoint, scoring
 from diffusion.acceleration import choose
-from diffusion.assembly import load_model, with_guide
 from diffusion.checkpoint import ModelFile
-from diffusion.config import TRUSTED, build, check, plain
-from diffusion.evaluation.features import ClipFeatures
+from diffusion.config import TRUSTED, build, check, name_of, plain
 from diffusion.evaluation.generation import generate_many, pictures_of
-from diffusion.evaluation.scores import frechet_scores
 from diffusion.grids import labelled, save_png
 from diffusion.guidance import autoguidance, cfg_pp, classifier_free
 from diffusion.latent import LatentDiffusion, Sampling
+from diffusion.loading import load_model, with_guide
 from diffusion.memory import keep_freed_memory
 from diffusion.stages import relative, writable
 
@@ -57,7 +53,7 @@ def main(cfg) -> Path:
              "" if sampling.threshold is None else f", threshold {sampling.threshold}")
     warn(file, sampling, model, prompts, cfg.negative)
     if scored:
-        return evaluated(file, model, sampling, cfg, n, out)
+        return scoring.frechet(file, model, sampling, cfg, n, out)
     wanted, guided = pictures_of(prompts, cfg.seed, n), with_guide(sampling, model, cfg.trust)
     with tqdm(total=len(wanted), unit="picture", disable=None) as bar:
         pictures = generate_many(model, wanted, guided, batch=cfg.batch, negative=cfg.negative, progress=bar.update)
@@ -123,13 +119,6 @@ def weights_of(file: ModelFile, weights: str) -> str:
     return f"{weights} weights{width} of step {average.get('step', file.facts['steps'])}"
 
 
-def name_of(function: Callable) -> str:
-    """The function's name, with what was changed of it: ddim(eta=0.5)."""
-    inner = getattr(function, "func", function)
-    given = ", ".join(f"{k}={v}" for k, v in getattr(function, "keywords", {}).items())
-    return f"{inner.__name__}({given})" if given else inner.__name__
-
-
 def scale_of(sampling: Sampling) -> float:
     """The guidance scale."""
     return sampling.guidance.keywords.get("scale", 1.0)
@@ -164,26 +153,3 @@ def device_named(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device = {name}: there is no CUDA device here; take device=cpu or device=auto")
     return torch.device(name)
-
-
-def evaluated(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, n: int, out: Path) -> Path:
-    """Frechet distance of n samples, with captions of the test split, to that split."""
-    if model.text_encoder is None:
-        raise ValueError("evaluation=frechet compares features of the CLIP inside the model file; this model has none")
-    data = scoring.data_of(file, cfg)
-    test = data.split("test")
-    rows = torch.arange(n) % len(test)
-    prompts = [test.captions[i] for i in test.caption_ids[rows, 0].tolist()]
-    guided = with_guide(sampling, model, cfg.trust)
-    with tqdm(total=n, unit="picture", disable=None) as bar:
-        pictures = generate_many(model, pictures_of(prompts, cfg.seed), guided, batch=cfg.batch,
-                                 negative=cfg.negative, progress=bar.update)
-    scores = frechet_scores(pictures, model, data.split("train"), test, [ClipFeatures(model.text_encoder)], cfg.seed,
-                            log.info)
-    results = {"ckpt": str(file.path), "n": n, "seed": cfg.seed, "sampler": name_of(sampling.sampler),
-               "discretization": name_of(sampling.discretization), "steps": sampling.steps,
-               "guidance": name_of(sampling.guidance), "threshold": sampling.threshold, "weights": cfg.weights,
-               "frechet": scores, "data_fingerprint": data.fingerprint()}
-    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    log.info("%s", relative(out / "results.json"))
-    return out

@@ -1,4 +1,4 @@
-"""The sample command's scores that need no samples: how probable a model holds test pictures to be."""
+"""The sample command's scores: how far samples lie from the test split, and how probable the model holds that split."""
 
 import json
 import logging
@@ -8,10 +8,14 @@ import torch
 from tqdm import tqdm
 
 from diffusion.acceleration import choose
-from diffusion.assembly import load_model
 from diffusion.checkpoint import ModelFile
-from diffusion.config import TRUSTED, build, plain
+from diffusion.config import TRUSTED, build, name_of, plain
+from diffusion.evaluation.features import ClipFeatures
+from diffusion.evaluation.generation import generate_many, pictures_of
 from diffusion.evaluation.likelihood import likelihood_scores
+from diffusion.evaluation.scores import frechet_scores
+from diffusion.latent import LatentDiffusion, Sampling
+from diffusion.loading import load_model, with_guide
 from diffusion.stages import relative
 
 log = logging.getLogger(__name__)
@@ -23,6 +27,29 @@ def data_of(file: ModelFile, cfg):
     if cfg.data.source is not None:
         node["source"] = cfg.data.source
     return build(node, ("diffusion.data", *cfg.trust))
+
+
+def frechet(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, n: int, out: Path) -> Path:
+    """Frechet distance of n samples, with captions of the test split, to that split."""
+    if model.text_encoder is None:
+        raise ValueError("evaluation=frechet compares features of the CLIP inside the model file; this model has none")
+    data = data_of(file, cfg)
+    test = data.split("test")
+    rows = torch.arange(n) % len(test)
+    prompts = [test.captions[i] for i in test.caption_ids[rows, 0].tolist()]
+    guided = with_guide(sampling, model, cfg.trust)
+    with tqdm(total=n, unit="picture", disable=None) as bar:
+        pictures = generate_many(model, pictures_of(prompts, cfg.seed), guided, batch=cfg.batch,
+                                 negative=cfg.negative, progress=bar.update)
+    scores = frechet_scores(pictures, model, data.split("train"), test, [ClipFeatures(model.text_encoder)], cfg.seed,
+                            log.info)
+    results = {"ckpt": str(file.path), "n": n, "seed": cfg.seed, "sampler": name_of(sampling.sampler),
+               "discretization": name_of(sampling.discretization), "steps": sampling.steps,
+               "guidance": name_of(sampling.guidance), "threshold": sampling.threshold, "weights": cfg.weights,
+               "frechet": scores, "data_fingerprint": data.fingerprint()}
+    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    log.info("%s", relative(out / "results.json"))
+    return out
 
 
 def likelihood(file: ModelFile, cfg, device: torch.device, n: int, out: Path) -> Path:

@@ -144,6 +144,11 @@ def extend_path(cfg: DictConfig) -> Path | None:
     return path
 
 
+def kind_of(cfg) -> str:
+    """What the configured task trains."""
+    return locate(cfg.task["_target_"], cfg.trusted).kind
+
+
 def refuse_to_extend(stage: Stage) -> None:
     """Raise ValueError where extend_from names a run of another configuration than this stage's with more steps."""
     cfg, folder = stage.cfg, Path(stage.cfg.extend_from).expanduser()

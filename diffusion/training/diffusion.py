@@ -51,7 +51,8 @@ class DiffusionTraining(Training):
         self.time_sampler, self.weighting, self.sampling = time_sampler, weighting, sampling
         self.objective, self.coupling = objective, coupling
         self.cache, self.caption_dropout, self.offset_noise = cache, caption_dropout, offset_noise
-        self._seen: list[tuple[Tensor, Tensor]] = []  # (t, loss) of this update, for a time sampler that learns
+        self.remembers = hasattr(time_sampler, "update")  # a time sampler that learns from losses
+        self._seen: list[tuple[Tensor, Tensor]] = []  # (t, loss) of this update, for it
         self.validation, self.preview_steps = validation, preview_steps
         self.make_ema = ema
         self.ema = ema(denoiser.network)
@@ -124,7 +125,7 @@ class DiffusionTraining(Training):
         loss = self.objective(self.denoiser, x0, t, eps, cond, self.weighting)
         self.meter.add("loss", loss)
         self.meter.add_bins("loss_log_snr", loss, schedule.log_snr(t), LOG_SNR_EDGES)
-        if hasattr(self.time_sampler, "update"):
+        if self.remembers:
             self._seen.append((t, loss.detach().cpu()))
         return (importance.to(loss) * loss).mean()
 
@@ -151,13 +152,13 @@ class DiffusionTraining(Training):
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["ema"] = self.ema.state_dict()
-        if hasattr(self.time_sampler, "update"):
+        if self.remembers:
             checkpoint["time_sampler"] = self.time_sampler.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         super().on_load_checkpoint(checkpoint)
         self.ema.load_state_dict(checkpoint["ema"])
-        if hasattr(self.time_sampler, "update"):
+        if self.remembers:
             self.time_sampler.load_state_dict(checkpoint["time_sampler"])
 
     # What it shows, and what it leaves behind
