@@ -25,3 +25,26 @@ def shapes():
     from diffusion.data.shapes import Shapes
 
     return Shapes(train=96, test=32)
+
+
+@pytest.fixture
+def hydra(tmp_path, monkeypatch):
+    """Configurations can be composed; runs and caches go to the test's own folder."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    from diffusion.cli import CONFIGS
+    from tests.small_runs import use
+
+    use(tmp_path, monkeypatch)
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        yield
+    GlobalHydra.instance().clear()
+
+
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory):
+    """The Arrow files of `datasets` go where the test's other files go."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("huggingface"))
+        yield

@@ -178,9 +178,8 @@ def test_rademacher_probes_are_unbiased_and_exact_on_a_diagonal():
     assert traces(MATRIX.diag().diag(), signs[5:6]) == pytest.approx(MATRIX.trace().item())
 
 
-@pytest.mark.parametrize("probe", [ode.rademacher, ode.gaussian])
-def test_probes_have_unit_covariance(probe):
-    p = probe(torch.randn(20_000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+def test_probes_have_unit_covariance():
+    p = ode.rademacher(torch.randn(20_000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
     torch.testing.assert_close(p.T @ p / len(p), torch.eye(3, dtype=torch.float64), rtol=0, atol=0.05)
 
 

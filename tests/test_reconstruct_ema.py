@@ -10,13 +10,15 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from diffusion import checkpoint, reconstruct_ema, runs, snapshots
-from diffusion.assembly import load_model
 from diffusion.callbacks.saving import Interrupted
 from diffusion.cli import composed
 from diffusion.config import build
+from diffusion.loading import load_model
 from diffusion.sampling import weights_of
 from diffusion.stages import plan
-from tests.test_runs import ROOT, SMALL, TINY_UNET, hydra, interrupted, only, train, use  # noqa: F401
+from tests.small_runs import ROOT, SMALL, TINY_UNET, interrupted, only, train, use
+
+pytestmark = pytest.mark.usefixtures("hydra")
 
 POWER = [*TINY_UNET, "backbone.self_attention=[false,false]", "backbone.cross_attention=[false,false]",
          "autoencoder=identity", "text_encoder=none", "ema=power", "ema.snapshot_every=2", "lr=constant",

@@ -9,56 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 from safetensors.torch import load_file
 
-from diffusion import checkpoint, pipeline
-from diffusion.assembly import load_model, sampling_of
+from diffusion import checkpoint
+from diffusion.assembly import sampling_of
 from diffusion.callbacks.saving import Interrupted
 from diffusion.checkpoint import BadModelFile
-from diffusion.cli import CONFIGS, composed
+from diffusion.cli import composed
 from diffusion.evaluation.generation import generate_many, pictures_of
 from diffusion.runs import CannotResume
+from tests.small_runs import ROOT, SMALL, TINY_UNET, interrupted, only, train, use
 
-ROOT = Path(__file__).parents[1]
-SMALL = ["data.train=64", "data.test=16", "compile=false", "precision=32", "evaluation=none", "sampling_steps=2",
-         "debug=smoke"]
-TINY_UNET = ["backbone.widths=[32,32]"]
-
-
-@pytest.fixture(autouse=True)
-def hydra(tmp_path, monkeypatch):
-    use(tmp_path, monkeypatch)
-    monkeypatch.syspath_prepend(str(ROOT))
-    with initialize_config_dir(CONFIGS, version_base="1.3"):
-        yield
-    GlobalHydra.instance().clear()
-
-
-def use(folder, monkeypatch):
-    monkeypatch.setenv("DIFFUSION_RUNS", str(folder / "runs"))
-    monkeypatch.setenv("DIFFUSION_CACHE", str(folder / "cache"))
-
-
-def train(*overrides) -> dict:
-    own_data = any(o.startswith("data=") for o in overrides)
-    asked = [*(o for o in SMALL if not (own_data and o.startswith("data."))), *overrides]
-    cfg, choices = composed(asked)
-    return pipeline.main(cfg, choices, asked, composed)
-
-
-def only(pattern: str) -> Path:
-    found = list(Path(os.environ["DIFFUSION_RUNS"]).glob(pattern))
-    assert len(found) == 1, found
-    return found[0]
-
-
-def interrupted(step: int) -> list[str]:
-    return ["trusted=[diffusion,torch.optim,pytorch_lightning,tests]",
-            f"+callbacks.stop={{_target_:tests.interrupt.SignalAt,step:{step}}}"]
-
+pytestmark = pytest.mark.usefixtures("hydra")
 
 TASKS = {
     "diffusion": ["experiment=latent_shapes", *TINY_UNET, "+backbone.dropout=0.1"],

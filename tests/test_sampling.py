@@ -5,16 +5,14 @@ import inspect
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+from hydra import compose
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 from PIL import Image
 
 from diffusion import checkpoint, sampling
-from diffusion.cli import CONFIGS
-from diffusion.config import ConfigError, build, locate, plain
-from diffusion.pipeline import rehearse
+from diffusion.config import ConfigError, build, locate
+from diffusion.refusals import refuse_diffusion
 from diffusion.text import tokenizer
 from tests.options import CONFIGS as FOLDER
 from tests.options import names
@@ -22,15 +20,11 @@ from tests.options import names
 STORED = {"_target_": "diffusion.guidance.classifier_free", "_partial_": True, "scale": 3.0, "rescale": 0.7}
 
 
-@pytest.fixture(autouse=True)
-def hydra():
-    with initialize_config_dir(CONFIGS, version_base="1.3"):
-        yield
-    GlobalHydra.instance().clear()
+pytestmark = pytest.mark.usefixtures("hydra")
 
 
 def saved(path, seed=0, text_seed=0, captioned=True, image_channels=3, schedule="Cosine", whitened=1.0,
-          **facts):
+          size=8, **facts):
     """A model file, as training would write it."""
     text = {"_target_": "diffusion.text.clip.SmallCLIP", "tokenizer": tokenizer.learn(["a red circle"], 520),
             "width": 64, "layers": 1, "vision_width": 64, "vision_layers": 1, "patch": 16}
@@ -54,7 +48,7 @@ def saved(path, seed=0, text_seed=0, captioned=True, image_channels=3, schedule=
         parts["text_encoder"], tensors["text_encoder"] = text, encoder.state_dict()
         facts["text_encoder_hash"] = checkpoint.weights_hash(encoder)
     checkpoint.save(path, "latent_diffusion", parts,
-                    {"steps": 1, "sampling_steps": 2, "latent_shape": [image_channels, 8, 8], **facts}, tensors)
+                    {"steps": 1, "sampling_steps": 2, "latent_shape": [image_channels, size, size], **facts}, tensors)
     return path
 
 
@@ -195,15 +189,21 @@ def test_a_negative_prompt_that_is_not_heard_is_told(model, caplog, overrides, h
     (["discretization=leading", "sampling_steps=1001"], "picks from"),
 ], ids=str)
 def test_what_sampling_would_refuse_is_refused_before_training(wrong, says):
-    cfg = compose("train", wrong)
     with pytest.raises(ValueError, match=says):
-        rehearse(cfg, build(cfg.schedule), build({**plain(cfg.autoencoder), "image_channels": 3}))
+        before_training(*wrong)
 
 
-def test_training_rehearses_with_the_guides_schedule(model):
-    guided = ["guidance=autoguidance", f"guidance.guide={model}"]
-    for schedule, refused in (("cosine", False), ("linear", False), ("rectified_flow", True)):
-        cfg = compose("train", [*guided, f"schedule={schedule}"])
-        told = pytest.raises(ValueError, match="cannot follow") if refused else torch.no_grad()
-        with told:
-            rehearse(cfg, build(cfg.schedule), build({**plain(cfg.autoencoder), "image_channels": 3}))
+def before_training(*overrides):
+    cfg = compose("train", list(overrides))
+    refuse_diffusion(cfg, build(cfg.data), None)
+
+
+def test_a_guide_is_compared_before_training(tmp_path):
+    guided = ["guidance=autoguidance", f"guidance.guide={saved(tmp_path / 'guide.safetensors', size=16)}"]
+    alike = [*guided, "autoencoder=identity", "data.image_size=16", "text_encoder=clip_tiny"]
+    for schedule in ("cosine", "linear"):
+        before_training(*alike, f"schedule={schedule}")
+    with pytest.raises(ValueError, match="cannot follow"):
+        before_training(*alike, "schedule=rectified_flow")
+    with pytest.raises(ValueError, match=r"this guide has latents of shape \[3, 16, 16\], the model of \[8, 8, 8\]"):
+        before_training(*guided)

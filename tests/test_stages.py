@@ -3,23 +3,15 @@
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+from hydra import compose
 
 from diffusion.cli import CONFIGS, composed
 from diffusion.config import build, check
-from diffusion.pipeline import refuse_early
+from diffusion.refusals import refuse_early
 from diffusion.stages import plan, writable
 from tests.options import names
 
-
-@pytest.fixture(autouse=True)
-def hydra(tmp_path, monkeypatch):
-    monkeypatch.setenv("DIFFUSION_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("DIFFUSION_CACHE", str(tmp_path / "cache"))
-    with initialize_config_dir(CONFIGS, version_base="1.3"):
-        yield
-    GlobalHydra.instance().clear()
+pytestmark = pytest.mark.usefixtures("hydra")
 
 
 SMALL = ["data.train=64", "data.test=16"]

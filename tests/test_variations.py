@@ -10,15 +10,15 @@ import torch
 from safetensors.torch import load_file
 
 from diffusion import checkpoint
-from diffusion.assembly import load_model
 from diffusion.data.shapes import Shapes
 from diffusion.grids import to_image
+from diffusion.loading import load_model
 from diffusion.text import tokenizer
 from diffusion.text.clip import SmallCLIP
-from tests.data.test_cifar10 import own_cache, write  # noqa: F401
-from tests.test_runs import ROOT, TINY_UNET, hydra, only, train  # noqa: F401
+from tests.hub_layout import write
+from tests.small_runs import ROOT, TINY_UNET, only, train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("hydra")]
 NO_ATTENTION = ["backbone.self_attention=[true,false]", "backbone.cross_attention=[false,false]"]
 
 

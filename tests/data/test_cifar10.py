@@ -1,47 +1,17 @@
-import io
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from diffusion.data.captioned import DataUnavailable
 from diffusion.data.cifar10 import NAMES, Cifar10
 from diffusion.data.class_captions import TEMPLATES, UNSEEN_TEMPLATES
+from tests.hub_layout import write
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 REAL = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
-
-
-def write(folder: Path, sizes=None, side: int = 32, seed: int = 0, column: str = "img") -> Path:
-    """The hub's layout: plain_text/{split}-00000-of-00001.parquet and the README that names them."""
-    (folder / "plain_text").mkdir(parents=True)
-    generator = np.random.default_rng(seed)
-    features = datasets.Features({column: datasets.Image(), "label": datasets.ClassLabel(names=list(NAMES))})
-    listing = ""
-    for split, n in (sizes or {"train": 20, "test": 10}).items():
-        rows = {column: [], "label": [i % 10 for i in range(n)]}
-        for _ in range(n):
-            file = io.BytesIO()
-            Image.fromarray(generator.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(file, "PNG")
-            rows[column].append({"bytes": file.getvalue(), "path": None})
-        path = folder / "plain_text" / f"{split}-00000-of-00001.parquet"
-        datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
-        listing += f"  - split: {split}\n    path: plain_text/{split}-*\n"
-    (folder / "README.md").write_text(
-        f"---\nconfigs:\n- config_name: plain_text\n  data_files:\n{listing}---\n"
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def own_cache(tmp_path_factory):
-    """The Arrow files of `datasets` go where the test's other files go."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("huggingface"))
-        yield
 
 
 @pytest.fixture(scope="module")
