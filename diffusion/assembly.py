@@ -46,7 +46,8 @@ def contrastive(cfg, task: Callable, data, parents: Mapping[str, ModelFile], set
 
 
 def judge(cfg, task: Callable, data, parents: Mapping[str, ModelFile], settings: dict) -> Training:
-    node = {**plain(cfg.judge), "channels": data.channels, "heads": [len(v) for v in data.heads.values()]}
+    node = {**plain(cfg.judge), "channels": data.channels, "heads": [len(v) for v in data.heads.values()],
+            "mirror": data.mirror}
     del node["_partial_"]
     return task(model=build(node, cfg.trusted), node=node, data=data, **settings)
 

@@ -27,11 +27,14 @@ class Block(nn.Module):
 
 
 class Classifier(nn.Module):
-    """heads: number of values of each attribute, in the order of the data set's label columns."""
+    """heads   number of values of each attribute, in the order of the data set's label columns
+    mirror  in evaluation, answer with the mean logits of the picture and its mirror image
+    """
 
     def __init__(self, heads: Sequence[int], *, channels: int = 3, widths: Sequence[int] = (64, 128, 256),
-                 blocks_per_level: int = 2):
+                 blocks_per_level: int = 2, mirror: bool = False):
         super().__init__()
+        self.mirror = mirror
         self.conv_in = nn.Conv2d(channels, widths[0], 3, 1, 1)
         levels, before = [], widths[0]
         for level, width in enumerate(widths):
@@ -47,5 +50,11 @@ class Classifier(nn.Module):
         return F.relu(self.norm_out(self.body(self.conv_in(x)))).mean((2, 3))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> list[Tensor]:
+        logits = self._logits(x)
+        if not self.mirror or self.training:
+            return logits
+        return [(a + b) / 2 for a, b in zip(logits, self._logits(x.flip(-1)), strict=True)]
+
+    def _logits(self, x: Float[Tensor, "b c h w"]) -> list[Tensor]:
         pooled = self.features(x)
         return [head(pooled) for head in self.heads]
