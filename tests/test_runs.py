@@ -18,6 +18,7 @@ from diffusion.callbacks.saving import Interrupted
 from diffusion.checkpoint import BadModelFile
 from diffusion.cli import composed
 from diffusion.evaluation.generation import generate_many, pictures_of
+from diffusion.loading import load_model
 from diffusion.runs import CannotResume
 from tests.small_runs import ROOT, SMALL, TINY_UNET, interrupted, only, train, use
 

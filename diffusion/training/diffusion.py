@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from diffusion import checkpoint, processes, rng
 from diffusion.conditioning import Conditioning
-from diffusion.data.latents import Latents, cached_captions, cached_latents, encodings, moments
+from diffusion.data.latent_cache import cached_captions, cached_latents, encodings, moments
+from diffusion.data.latents import Latents, PixelSamples, PosteriorSamples
 from diffusion.denoiser import Denoiser
 from diffusion.ema import EMA
 from diffusion.evaluation.generation import generate_many, pictures_of
 from diffusion.latent import LatentDiffusion, Sampling
+from diffusion.models.identity import Identity
 from diffusion.objectives.diffusion import diffusion_loss
 from diffusion.time_sampling import stratified
 from diffusion.training.base import Training
@@ -81,14 +83,17 @@ class DiffusionTraining(Training):
         train, fast = self.data.split("train"), self.acceleration
         autoencoder, text_encoder = self.model.autoencoder, self.model.text_encoder
         with self.eager():
-            z = cached_latents(self.cache, autoencoder, train, self.data.fingerprint(), fast,
-                               mirror=self.data.mirror, name="train")
+            if isinstance(autoencoder, Identity):
+                x0 = PixelSamples(train.images, self.batch, self.seed, self.data.mirror)
+            else:
+                x0 = PosteriorSamples(cached_latents(self.cache, autoencoder, train, self.data.fingerprint(), fast,
+                                                     mirror=self.data.mirror, name="train"), self.batch, self.seed)
             captions = null = None
             if text_encoder is not None:
                 captions = cached_captions(self.cache, text_encoder, train.captions, fast)
                 null = encodings(text_encoder, ("",), fast).to(torch.float32)
         self._held_out = self._hold_out()
-        return len(train), Latents(z, captions, null, train, batch=self.batch, seed=self.seed,
+        return len(train), Latents(x0, captions, null, train, batch=self.batch, seed=self.seed,
                                    caption_dropout=self.caption_dropout)
 
     @torch.no_grad()
@@ -96,7 +101,7 @@ class DiffusionTraining(Training):
         """x_0 and conditioning of the held-out pictures."""
         test = self.data.split("test").pick(self.validation, self.seed)
         with self.eager():
-            x0 = moments(self.model.autoencoder, test.images, self.acceleration)[:, 0, 0].float()
+            x0 = moments(self.model.autoencoder, test.images, self.acceleration)[:, 0, 0]
             if self.model.text_encoder is None:
                 return x0, None
             captions = tuple(test.captions[i] for i in test.caption_ids[:, 0].tolist())

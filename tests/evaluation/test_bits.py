@@ -226,7 +226,7 @@ def test_the_decoders_scale_is_the_mean_error(tmp_path):
     (["steps=3", "guidance.scale=2"], r"takes no steps, guidance\.scale"),
     (["evaluation.likelihood.bound=null", "evaluation.likelihood.ode=null"], "nothing to do"),
     (["evaluation.likelihood.ode.probes=0"], "probes = 0: at least 1"),
-    (["+evaluation.likelihood.ode.prob=0"], r"ode\.prob: unknown argument of ODE; probe\?"),
+    (["+evaluation.likelihood.ode.prob=0"], r"ode\.prob: unknown argument of ODE; probes\?"),
 ])
 def test_what_cannot_be_is_said(overrides, message, tmp_path):
     with pytest.raises((ValueError, ConfigError), match=message):
