@@ -29,11 +29,13 @@ from diffusion.models.embeddings import TimeEmbedding, sinusoidal
 from diffusion.objectives import diffusion_loss
 from diffusion.samplers import ddpm_learned
 from diffusion.time_sampling import log_normal, stratified
+from diffusion.weightings import soft_min_snr
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parents[1] / "configs"
 STEPS, BATCH, SAMPLES, SAMPLING_STEPS = 2000, 256, 2000, 50
-BOUND = 0.02  # two halves of the mixture differ by 0.0000 +- 0.0006; the mixture and a Gaussian of its size by 0.08
+WEIGHTING = functools.partial(soft_min_snr, gamma=100.0)  # x_0 is wanted to within 0.1, the width of a mode
+BOUND = 0.005  # two halves of the mixture differ by 0.0000 +- 0.0006; the mixture and a Gaussian of its size by 0.08
 
 
 def options(group: str) -> dict:
@@ -87,7 +89,8 @@ def trained(schedule, parameterization) -> Denoiser:
     for step in range(STEPS):
         x0 = data[torch.from_numpy(np.random.default_rng(step).integers(len(data), size=BATCH))]
         t, _ = log_normal(schedule, stratified(rng.uniform((1,), 0, step, "t"), BATCH), mean=-0.5, std=1.5)
-        loss = diffusion_loss(denoiser, x0, t, rng.normal((BATCH, 2), 0, step, "eps")).mean()
+        eps = rng.normal((BATCH, 2), 0, step, "eps")
+        loss = diffusion_loss(denoiser, x0, t, eps, weighting=WEIGHTING).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
