@@ -104,6 +104,12 @@ def load(path: str | Path, kind: str | None = None, trust: Iterable[str] = ()) -
     return ModelFile(path, header["kind"], header["parts"], header["facts"], tensors, (*MODEL_PACKAGES, *trust))
 
 
+def header(path: Path) -> dict[str, Any]:
+    """format, kind, parts and facts of a model file, without its tensors."""
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["diffusion"])
+
+
 def model_path(path: str | Path, option: str = "ckpt") -> Path:
     """The model file, or the one in a run's folder. Raises FileNotFoundError where there is none."""
     path = Path(path).expanduser()

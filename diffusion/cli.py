@@ -93,11 +93,16 @@ class told:
         return False
 
 
+def plain_lines() -> None:
+    """What Hydra's commands log by configs/hydra/job_logging/plain.yaml, for commands without Hydra."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+
+
 def _in_a_sweep() -> bool:
     """A sweep records a failed job and goes on with the next, unless the process is ended."""
     from hydra.types import RunMode
 
-    return HydraConfig.get().mode == RunMode.MULTIRUN
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def sampled_and_scored(stage: Stage, judge: Stage | None, data) -> dict:
         draw_grid(model, data, with_guide(sampling_of(cfg), model, cfg.trusted), cfg.seed, grid)
         minutes = sum(part.results()["stage_minutes"] for part in stage.walk()) if processes.rank() == 0 else 0
         results = {k: v for k, v in results.items() if k not in results.get("scored", [])} | {
-            "sampling": settings, "minutes": minutes + (time.perf_counter() - began) / 60}
+            "sampling": settings, "minutes": minutes + (time.perf_counter() - began) / 60, "command": stage.command}
         if processes.rank() == 0:
             stage.write("results.json", results)
     log.info("samples: %s", relative(grid))
@@ -104,7 +104,7 @@ def sampled_and_scored(stage: Stage, judge: Stage | None, data) -> dict:
             run(judge, data)
         scores = score(stage, judge, data, model or ready(stage)) | {"evaluation": asked}
         results = {k: v for k, v in results.items() if k not in results.get("scored", [])} | scores
-        results["scored"] = sorted(scores)
+        results |= {"scored": sorted(scores), "command": stage.command}
         if processes.rank() == 0:
             stage.write("results.json", results)
     return results

@@ -191,7 +191,8 @@ def finish(stage: Stage, training: Training, data) -> None:
     if processes.rank() == 0:
         training.save(stage.model_path, facts)
         stage.write("results.json", {"finished": True, "experiment": stage.experiment, "key": stage.key,
-                                     "steps": stage.cfg.steps, "stage_minutes": seconds / 60, **scores})
+                                     "steps": stage.cfg.steps, "stage_minutes": seconds / 60, "command": stage.command,
+                                     **scores})
     processes.wait()
     shown = {k: v for k, v in scores.items() if isinstance(v, float)}
     log.info("%s: done in %s%s", stage.part, duration(seconds),

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -52,6 +53,12 @@ class Stage:
     @property
     def resume_path(self) -> Path:
         return self.folder / "last.ckpt"
+
+    @property
+    def command(self) -> str:
+        """What one types for this run, quoted for a shell."""
+        asked = [o for o in self.overrides if not o.startswith("experiment=")]
+        return shlex.join(["python", "train.py", f"experiment={self.experiment}", *asked])
 
     def results(self) -> dict[str, Any]:
         """results.json, or nothing."""

@@ -1,0 +1,102 @@
+"""Which lines a report draws: schedules, losses by noise level, learning curves, quality against cost."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from diffusion.config import ConfigError, build
+from diffusion.reporting.network_evaluations import network_evaluations
+from diffusion.reporting.plot import Line, Plot, thinned
+from diffusion.reporting.run import Run
+
+BINS = "train/loss_log_snr_"
+SHOWN = 14.0  # log-SNRs beyond this are 8-bit pictures, or pure noise
+IMAGES = "images seen"
+
+
+def schedules(runs: Sequence[Run], labels: Sequence[str], trusted: Iterable[str]) -> Plot | None:
+    """log-SNR over t. A schedule of a package that is not trusted is left out."""
+    t = torch.linspace(0, 1, 201, dtype=torch.float64)
+    lines = []
+    for i, (run, label) in enumerate(zip(runs, labels, strict=True)):
+        if not any(name.startswith(BINS) for row in run.rows for name in row):
+            continue
+        try:
+            log_snr = build(run.cfg.schedule, trusted).log_snr(t)
+        except ConfigError:
+            continue
+        points = [(x, y) for x, y in zip(t.tolist(), log_snr.tolist(), strict=True) if abs(y) <= SHOWN]
+        lines.append(Line(label, i, points))
+    return Plot("Schedules", "t", "log-SNR", lines) if lines else None
+
+
+def loss_by_noise(runs: Sequence[Run], labels: Sequence[str]) -> Plot | None:
+    """Stairs over the bins of log-SNR: the mean loss in the last tenth of the training."""
+    lines = []
+    for i, (run, label) in enumerate(zip(runs, labels, strict=True)):
+        late: dict[str, list[float]] = defaultdict(list)
+        for row in run.rows:
+            if row["step"] > 0.9 * run.steps_done:
+                for name in row:
+                    if name.startswith(BINS):
+                        late[name].append(row[name])
+        bins = sorted((*_ends(name), sum(values) / len(values)) for name, values in late.items())
+        if bins:
+            width = min((b - a for a, b, _ in bins if math.isfinite(b - a)), default=2.0)
+            points = [(x, y) for a, b, y in bins for x in (max(a, b - width), min(b, a + width))]
+            lines.append(Line(label, i, points))
+    ticks = sorted({x for line in lines for x, _ in line.points})[1:-1]  # the outer bins are open
+    return Plot("Loss by noise level", "log-SNR (noise left, data right)", "loss", lines, log_y=True, ticks=ticks
+                ) if lines else None
+
+
+def _ends(column: str) -> tuple[float, float]:
+    low, high = column.removeprefix(BINS).split("..")
+    return float(low), float(high)
+
+
+def learning(runs: Sequence[Run], labels: Sequence[str]) -> list[Plot]:
+    """The training loss, and each score on held-out data: averaged weights drawn through, raw ones dashed."""
+    names = dict.fromkeys(name for run in runs for row in run.rows for name in row)
+    scores = dict.fromkeys(name.removesuffix("_raw").removesuffix("_ema") for name in names
+                           if name.startswith("validation/"))
+    plots = []
+    for title, score in [("training loss", "train/loss"), *((f"held-out {s.partition('/')[2]}", s) for s in scores)]:
+        lines = [Line(f"{label}{end.replace('_', ', ')}", i, thinned(points), dashed=end == "_raw")
+                 for i, (run, label) in enumerate(zip(runs, labels, strict=True)) for end in ("", "_ema", "_raw")
+                 if (points := run.curve(score + end))]
+        if lines:
+            plots.append(Plot(title.capitalize(), IMAGES, title, lines, log_y="loss" in score))
+    return plots
+
+
+def quality(runs: Sequence[Run], labels: Sequence[str], trusted: Iterable[str]) -> list[Plot]:
+    """Each score against network evaluations a picture, where a run was scored at several of these."""
+    curves: dict[str, dict[tuple[int, str], dict[float, dict]]] = defaultdict(lambda: defaultdict(dict))
+    for i, run in enumerate(runs):
+        for record in run.evaluations:
+            cost = network_evaluations(run, record, trusted)
+            how = (i, f"{labels[i]}: {record['sampler']}, {record['guidance']}, n = {record['n']}")
+            for name, score in record["scores"].items():
+                if cost is not None and not name.startswith("class/") and name.count("/") < 2:
+                    curves[name][how][cost] = score
+    plots = []
+    for name, by_run in curves.items():
+        lines = [Line(label, i, [(x, s["value"]) for x, s in sorted(scores.items())],
+                      bars=[(s["low"], s["high"]) for _, s in sorted(scores.items())], dashed=number > 0, dots=True)
+                 for number, ((i, label), scores) in _numbered(by_run)]
+        if any(len(line.points) > 1 for line in lines):
+            ticks = sorted({x for line in lines for x, _ in line.points})
+            plots.append(Plot(name, "network evaluations a picture", name, lines, log_x=True,
+                              ticks=ticks if len(ticks) <= 8 else None))
+    return plots
+
+
+def _numbered(by_run: dict[tuple[int, str], dict]) -> Iterable[tuple[int, tuple[tuple[int, str], dict]]]:
+    """Each line with its number among those of its run."""
+    seen: dict[int, int] = defaultdict(int)
+    for how, scores in by_run.items():
+        yield seen[how[0]], (how, scores)
+        seen[how[0]] += 1

@@ -1,0 +1,62 @@
+"""What a picture costs: how often the network sees it, counted by sampling one number with a network that echoes."""
+
+import ast
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion.conditioning import Conditioning
+from diffusion.config import ConfigError, build, locate
+from diffusion.denoiser import Denoiser
+from diffusion.latent import Sampling
+from diffusion.reporting.run import Run
+
+
+@torch.no_grad()
+def count(denoiser_of: Callable[[Callable], Denoiser], sampling: Sampling, captioned: bool = True) -> int:
+    """Rows that networks are handed for one picture: with guidance, two where it acts. Its guide counts as the model."""
+    rows = []
+
+    def echo(x: Tensor, label: Tensor, cond: Conditioning | None) -> Tensor:
+        rows.append(len(x))
+        return torch.cat([x, x], 1)  # y, and the variance for those who ask
+
+    denoiser, told = denoiser_of(echo), Conditioning(pooled=torch.zeros(1, 1)) if captioned else None
+    schedule, guidance = denoiser.schedule, sampling.guidance
+    if "guide" in inspect.signature(guidance).parameters:
+        guidance = functools.partial(guidance, guide=denoiser_of(echo))
+    ts = sampling.discretization(schedule, sampling.steps)
+    x = schedule.prior(ts[0], torch.linspace(-1, 1, 4)[None])
+    for _ in sampling.sampler(guidance(denoiser, told, told), schedule, x, ts, torch.zeros_like):
+        pass
+    return sum(rows)
+
+
+def network_evaluations(run: Run, record: Mapping[str, Any], trusted: Iterable[str]) -> int | None:
+    """Of one evaluation of a run. None where its sampler, as the record names it, is not ours or chooses its steps."""
+    if record["sampler"].startswith("adaptive"):
+        return None
+    try:
+        parts = {part: named(record[part], f"diffusion.{module}") for part, module in
+                 (("sampler", "samplers"), ("discretization", "discretizations"), ("guidance", "guidance"))}
+        schedule, parameterization = (build(run.cfg[part], trusted) for part in ("schedule", "parameterization"))
+        return count(lambda echo: Denoiser(echo, schedule, parameterization), Sampling(**parts, steps=record["steps"]),
+                     captioned=bool(run.cfg.text_encoder))
+    except (ConfigError, SyntaxError, ValueError):
+        return None
+
+
+def named(text: str, module: str) -> Callable:
+    """The function of a module that `config.name_of` called so: "edm(churn=40.0)", without the file of its guide.
+
+    Raises SyntaxError, ValueError, ConfigError where it is none.
+    """
+    call = ast.parse(re.sub(r"(, )?guide=[^,)]*", "", text), mode="eval").body
+    name, given = (call.func, call.keywords) if isinstance(call, ast.Call) else (call, [])
+    arguments = {word.arg: ast.literal_eval(word.value) for word in given}
+    return functools.partial(locate(f"{module}.{ast.unparse(name)}"), **arguments)
