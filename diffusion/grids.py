@@ -11,7 +11,6 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-
 LABEL, GAP, LEAST = 220, 2, 64  # pixels of a labelled grid: its texts, between pictures, the least of a picture
 
 

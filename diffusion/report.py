@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m diffusion.report", description=__doc__.split("\n\n")[1])
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or a sweep's: runs/sweeps/TIME")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="(default: report.html, in the folder where it is one)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the folder, if it is one")
     parser.add_argument("--trust", nargs="+", default=[], metavar="PACKAGE", help="packages of your own in the runs")
     asked = parser.parse_args(arguments)
     plain_lines()

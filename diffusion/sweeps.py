@@ -1,13 +1,15 @@
-"""The folder of a sweep: a link to each job's run, and one table of all results so far."""
+"""The folder of a sweep: a link to each job's run, and one table and one page of all results so far."""
 
 import json
 import logging
 import os
+import shutil
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from diffusion.reporting import page
 from diffusion.stages import Stage, relative
 
 log = logging.getLogger(__name__)
@@ -26,9 +28,17 @@ def record(stage: Stage, results: dict) -> None:
     link.unlink(missing_ok=True)
     link.symlink_to(os.path.relpath(stage.folder, folder))
     (folder / f"{name}.json").write_text(json.dumps(results))  # jobs that differ in sampling alone share a run
+    grid = stage.folder / "samples" / "grid.png"
+    if grid.exists():
+        shutil.copyfile(grid, folder / f"{name}.png")
     lines = table({path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))})
     (folder / "table.md").write_text("\n".join(lines) + "\n")
     log.info("sweep so far (%s):\n%s", relative(folder / "table.md"), "\n".join(lines))
+    try:
+        page.write([folder], folder / "report.html")
+        log.info("side by side: %s", relative(folder / "report.html"))
+    except Exception:  # the job itself is done, and the next ones shall come
+        log.exception("the sweep's page could not be written; python -m diffusion.report %s", relative(folder))
 
 
 def sweep_folder() -> Path | None:

@@ -18,7 +18,7 @@ IMAGES = "images seen"
 
 def schedules(runs: Sequence[Run], labels: Sequence[str], trusted: Iterable[str]) -> Plot | None:
     """log-SNR over t. A schedule of a package that is not trusted is left out."""
-    t = torch.linspace(0, 1, 201, dtype=torch.float64)
+    t = torch.linspace(0, 1, 401, dtype=torch.float64)
     lines = []
     for i, (run, label) in enumerate(zip(runs, labels, strict=True)):
         if not any(name.startswith(BINS) for row in run.rows for name in row):
@@ -45,7 +45,8 @@ def loss_by_noise(runs: Sequence[Run], labels: Sequence[str]) -> Plot | None:
         bins = sorted((*_ends(name), sum(values) / len(values)) for name, values in late.items())
         if bins:
             width = min((b - a for a, b, _ in bins if math.isfinite(b - a)), default=2.0)
-            points = [(x, y) for a, b, y in bins for x in (max(a, b - width), min(b, a + width))]
+            points = [(x, y) for a, b, y in bins for x in (a if math.isfinite(a) else b - width,
+                                                           b if math.isfinite(b) else a + width)]
             lines.append(Line(label, i, points))
     ticks = sorted({x for line in lines for x, _ in line.points})[1:-1]  # the outer bins are open
     return Plot("Loss by noise level", "log-SNR (noise left, data right)", "loss", lines, log_y=True, ticks=ticks
@@ -58,14 +59,15 @@ def _ends(column: str) -> tuple[float, float]:
 
 
 def learning(runs: Sequence[Run], labels: Sequence[str]) -> list[Plot]:
-    """The training loss, and each score on held-out data: averaged weights drawn through, raw ones dashed."""
+    """The training loss, and each score on held-out data: averaged weights (EMA) drawn through, raw ones dashed."""
     names = dict.fromkeys(name for run in runs for row in run.rows for name in row)
     scores = dict.fromkeys(name.removesuffix("_raw").removesuffix("_ema") for name in names
                            if name.startswith("validation/"))
     plots = []
     for title, score in [("training loss", "train/loss"), *((f"held-out {s.partition('/')[2]}", s) for s in scores)]:
-        lines = [Line(f"{label}{end.replace('_', ', ')}", i, thinned(points), dashed=end == "_raw")
-                 for i, (run, label) in enumerate(zip(runs, labels, strict=True)) for end in ("", "_ema", "_raw")
+        lines = [Line(label + weights, i, thinned(points), dashed=end == "_raw")
+                 for i, (run, label) in enumerate(zip(runs, labels, strict=True))
+                 for end, weights in (("", ""), ("_ema", ", EMA"), ("_raw", ", raw"))
                  if (points := run.curve(score + end))]
         if lines:
             plots.append(Plot(title.capitalize(), IMAGES, title, lines, log_y="loss" in score))

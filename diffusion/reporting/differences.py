@@ -1,5 +1,6 @@
 """What distinguishes runs: configurations as flat dicts of leaves, and only the leaves that differ."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,18 +23,18 @@ def flat(node: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 def differences(configurations: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Dotted path -> the value in each configuration, ABSENT where there is none; equal ones are left out."""
     leaves = [flat(configuration) for configuration in configurations]
-    rows = {path: [some.get(path, ABSENT) for some in leaves] for path in dict.fromkeys(p for some in leaves for p in some)}
+    paths = dict.fromkeys(path for some in leaves for path in some)
+    rows = {path: [some.get(path, ABSENT) for some in leaves] for path in paths}
     return {path: values for path, values in rows.items() if any(value != values[0] for value in values)}
 
 
 def shown(value: Any) -> str:
     """A leaf for people: a class without its package, a list without spaces."""
     if isinstance(value, str):
-        return value.rpartition(".")[2] if re.fullmatch(r"[a-z_]\w*(\.\w+)+", value) else value
+        return value.rpartition(".")[2] if re.fullmatch(r"[a-z_]\w*(\.[A-Za-z_]\w*)+", value) else value
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(shown, value)) + "]"
-    return {True: "true", False: "false", None: "null"}.get(value, str(value)) if not isinstance(value, int | float) or \
-        isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value)
 
 
 def labels(names: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ from diffusion.reporting.run import Run
 
 @torch.no_grad()
 def count(denoiser_of: Callable[[Callable], Denoiser], sampling: Sampling, captioned: bool = True) -> int:
-    """Rows that networks are handed for one picture: with guidance, two where it acts. Its guide counts as the model."""
+    """Rows that the networks see for one picture: two where guidance acts; a guide counts as the model."""
     rows = []
 
     def echo(x: Tensor, label: Tensor, cond: Conditioning | None) -> Tensor:

@@ -37,11 +37,11 @@ def views(runs: Sequence[Run]) -> list[View]:
     shown = []
     for step in chosen:
         drawn = [preview(run, step) for run in runs]
-        for row, weights in enumerate(("raw", "averaged")):
+        for row, weights in enumerate(("raw", "EMA")):
             shown.append(View(f"step {step}", weights, beside([{p: strip([both[row]]) for p, both in one.items()}
                                                                for one in drawn])))
     finished = beside([finals(run) for run in runs])
-    return [*shown, *([View("finished", "averaged", finished)] if finished else [])]
+    return [*shown, *([View("finished", "EMA", finished)] if finished else [])]
 
 
 def beside(drawn: Sequence[dict[str, str]]) -> dict[str, list[str | None]]:

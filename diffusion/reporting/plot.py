@@ -13,7 +13,8 @@ from markupsafe import Markup
 from diffusion.reporting.axes import Axis, around, written
 
 COLOURS = 8
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 480, 300, 56, 12, 10, 44
+FEW = 12  # points that are shown as such
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 420, 270, 52, 10, 8, 42
 
 Point = tuple[float, float]
 
@@ -107,8 +108,9 @@ def _line(svg: ElementTree.Element, line: Line, across: Axis, up: Axis) -> None:
     ElementTree.SubElement(group, "path", {"d": "M" + "L".join(f"{x} {y}" for x, y in places)})
     for (x, _), (low, high) in zip(line.points, line.bars):
         if low is not None and high is not None:
-            ElementTree.SubElement(group, "path", {"class": "bar", "d": f"M{_x(across, x)} {_y(up, low)}V{_y(up, high)}"})
-    if line.dots or len(places) == 1:
+            way = f"M{_x(across, x)} {_y(up, low)}V{_y(up, high)}"
+            ElementTree.SubElement(group, "path", {"class": "bar", "d": way})
+    if line.dots or len(places) <= FEW:
         for (x, y), (_, value) in zip(places, line.points):
             dot = ElementTree.SubElement(group, "circle", {"cx": x, "cy": y, "r": "3"})
             ElementTree.SubElement(dot, "title").text = f"{line.label}: {value:.4g}"

@@ -47,7 +47,7 @@ class Run:
         scored = {name: value for name, value in self.results.get("evaluation", {}).items() if name != "judged_by"}
         parents = {name: {**(asked.get("parents") or {}).get(name, {}), "key": key}
                    for name, key in self.facts.get("parents", {}).items()}
-        return {**asked, **drawn, **({"evaluation": scored} if scored else {}), **({"parents": parents} if parents else {})}
+        return asked | drawn | ({"evaluation": scored} if scored else {}) | ({"parents": parents} if parents else {})
 
     @property
     def state(self) -> str:
@@ -97,9 +97,10 @@ def read(path: Path) -> Run:
         kept = path.with_name(f"{path.name}.png")
         grid = kept if kept.exists() or results.get("sampling") != own.get("sampling") else grid
     plan, model = folder / "plan.yaml", folder / "model.safetensors"
+    evaluations = map(_json, sorted(folder.glob("evaluation/*/results.json")))
     return Run(name=name, folder=folder, cfg=OmegaConf.load(folder / "config.yaml"), rows=_rows(folder / "metrics.csv"),
                results=results, plan=yaml.safe_load(plan.read_text()) if plan.exists() else {},
-               evaluations=[r for p in sorted(folder.glob("evaluation/*/results.json")) if (r := _json(p)).get("scores")],
+               evaluations=[record for record in evaluations if record.get("scores")],
                facts=header(model)["facts"] if model.exists() else {}, grid=grid if grid.exists() else None)
 
 

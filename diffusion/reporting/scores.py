@@ -22,16 +22,17 @@ NO_SCORES = ("minutes", "stage_minutes")
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
-    """The 95 % interval of a proportion (Wilson 1927), which stays within [0, 1] and is none too short at its ends."""
+    """The 95 % interval of a proportion (Wilson 1927): the p with |share - p| = Z sqrt(p (1 - p) / n)."""
     centre, spread = share + Z**2 / (2 * n), Z * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    return (centre - spread) / (1 + Z**2 / n), (centre + spread) / (1 + Z**2 / n)
+    low, high = (centre - spread) / (1 + Z**2 / n), (centre + spread) / (1 + Z**2 / n)
+    return low if share > 0 else 0.0, high if share < 1 else 1.0
 
 
 def own_scores(run: Run) -> dict[str, Score]:
-    """What train.py measured: every number of results.json that is no cost."""
-    results = run.results
-    return {name: {"value": value, "low": None, "high": None, "better": _better(name), **_circumstances(name, value, run)}
-            for name, value in results.items() if isinstance(value, float) and name not in NO_SCORES}
+    """What train.py measured: every number of results.json that is no cost; losses come last."""
+    found = [(name, v) for name, v in run.results.items() if isinstance(v, float) and name not in NO_SCORES]
+    return {name: {"value": v, "low": None, "high": None, "better": _better(name), **_circumstances(name, v, run)}
+            for name, v in sorted(found, key=lambda pair: pair[0].startswith("loss"))}
 
 
 def _better(name: str) -> str | None:
@@ -57,39 +58,38 @@ def _circumstances(name: str, value: float, run: Run) -> dict[str, Any]:
 
 
 def marks(scores: Sequence[Score | None]) -> list[tuple[str, str]]:
-    """For each of one metric's scores a mark and the reason of it.
+    """For each of one metric's scores a mark and its reason.
 
-    best    of the largest set whose members compare
+    best    of the largest set whose members compare, and some other's interval lies beyond its own
+    lead    the best value, but no more than that
     worse   its interval lies beyond the best's
-    open    the intervals overlap, or there is none: this difference says nothing
     apart   not comparable with the best
-    ""      no score, nothing to compare with, or all equal
+    ""      an interval that overlaps the best's, or none; nothing to compare with; all equal
     """
-    given = [i for i, s in enumerate(scores) if s and s["better"] in ("low", "high") and math.isfinite(s["value"])]
-    alike = [[j for j in given if comparable(scores[i], scores[j]) is None] for i in given]
-    group = max(alike, key=len, default=[])
     out = [("", "") for _ in scores]
-    if len(group) == 1 and len(given) == 1 or not group:
+    given = [i for i, s in enumerate(scores) if s and s["better"] in ("low", "high") and math.isfinite(s["value"])]
+    group = max(([j for j in given if comparable(scores[i], scores[j]) is None] for i in given), key=len, default=[])
+    if len(given) < 2:
         return out
     sign = 1 if scores[group[0]]["better"] == "low" else -1
     best = min(group, key=lambda i: sign * scores[i]["value"])
+    beyond = [i for i in group if _beyond(scores[best], scores[i], sign)]
     for i in given:
         if i not in group:
-            out[i] = ("apart", comparable(scores[best], scores[i]))
-        elif scores[i]["value"] == scores[best]["value"]:
-            out[i] = ("best", "best") if i == best or len(group) > 2 else ("", "")
-        else:
-            out[i] = _against(scores[best], scores[i], sign)
-    if len(group) == 1 or len({scores[i]["value"] for i in group}) == 1:
-        out = [("", "") if i in group else mark for i, mark in enumerate(out)]
+            out[i] = "apart", comparable(scores[best], scores[i])
+        elif i in beyond:
+            out[i] = "worse", "its interval lies beyond the best's"
+    if beyond:
+        out[best] = "best", "some other's interval lies beyond its own"
+    elif len({scores[i]["value"] for i in group}) > 1:
+        out[best] = "lead", "the best value; no interval lies beyond its own"
     return out
 
 
-def _against(best: Score, other: Score, sign: int) -> tuple[str, str]:
+def _beyond(best: Score, other: Score, sign: int) -> bool:
     if best["low"] is None or other["low"] is None:
-        return "open", "no interval"
-    apart = other["low"] > best["high"] if sign == 1 else other["high"] < best["low"]
-    return ("worse", "its interval lies beyond the best's") if apart else ("open", "its interval overlaps the best's")
+        return False
+    return other["low"] > best["high"] if sign == 1 else other["high"] < best["low"]
 
 
 def difference(a: Score, b: Score) -> dict[str, float | None]:

@@ -42,6 +42,11 @@ class Table:
     rows: list[Row]
     folded: bool = False
 
+    @property
+    def reasons(self) -> list[str]:
+        """Why some numbers may not be compared with the best of their column, each once: footnotes."""
+        return list(dict.fromkeys(cell.why for row in self.rows for cell in row.cells if cell.mark == "apart"))
+
 
 def own_table(runs: Sequence[Run], labels: Sequence[str]) -> Table:
     """What train.py measured."""

@@ -1,0 +1,144 @@
+"""The report over folders in the layout of runs: what it says, that it escapes it, and that it needs nothing else."""
+
+import base64
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffusion import report
+from diffusion.grids import labelled, unlabelled
+from diffusion.reporting import curves
+from diffusion.reporting.page import page
+from diffusion.reporting.pictures import unpaired, views
+from diffusion.reporting.run import runs_of
+from tests.run_folders import PROMPTS, drawn, evaluation, sweep, write
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Three jobs of a sweep."""
+    write(tmp_path / "shapes" / "aa", schedule="Linear", loss=0.7, right=0.2,
+          evaluations=(evaluation(2.0, 5), evaluation(1.0, 10), evaluation(0.9, 10, n=50)))
+    write(tmp_path / "shapes" / "bb", right=0.4, command="python train.py '+note=<b>&\"'")
+    write(tmp_path / "shapes" / "cc", right=0.41, schedule="ScaledLinear")
+    return sweep(tmp_path / "sweep", {"schedule=<b>bold,seed=0": tmp_path / "shapes" / "bb",
+                                      "schedule=linear,seed=0": tmp_path / "shapes" / "aa",
+                                      "schedule=scaled_linear,seed=0": tmp_path / "shapes" / "cc"})
+
+
+@pytest.mark.parametrize("size", [8, 32, 64, 100])
+def test_a_labelled_grid_gives_its_pictures_back(size):
+    rows = [(prompt, torch.randint(0, 256, (3, 3, size, size), dtype=torch.uint8)) for prompt in "ab"]
+    cut = unlabelled(labelled(rows, columns=3), size)
+    assert [len(line) for line in cut] == [3, 3]
+    for line, (_, pictures) in zip(cut, rows, strict=True):
+        for image, picture in zip(line, pictures, strict=True):
+            assert np.array_equal(np.asarray(image), picture.movedim(0, -1))
+
+
+def test_every_text_of_a_run_is_escaped_and_nothing_is_loaded(runs):
+    html = page(runs_of([runs]))
+    assert html.count("<script>") == 1 and "&lt;script&gt;document.title" in html
+    assert "<b>" not in html and "schedule=&lt;b&gt;bold" in html
+    assert "python train.py &#39;+note=&lt;b&gt;&amp;&#34;&#39;" in html
+    addresses = re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?([^\"')>]*)", html)
+    assert addresses and all(address.startswith("data:") for address in addresses)
+    assert "http:" not in html and "https:" not in html
+
+
+def test_the_page_says_what_differs_and_what_it_cost(runs):
+    html = page(runs_of([runs]))
+    rows = dict(re.findall(r'<tr><th scope="row">(\w+)</th>(.*?)</tr>', html))
+    assert set(rows) == {"run", "state", "schedule"}
+    assert re.findall(r">(\w+)</td>", rows["schedule"]) == ["Cosine", "Linear", "ScaledLinear"]
+    assert "<td>80</td><td>20 × 4</td><td>1</td><td>2</td>" in html
+    assert "python sample.py steps=5" in html
+    assert "Losses do not compare between runs that differ in schedule" in html
+
+
+def test_marks_stand_in_the_table(runs):
+    html = page(runs_of([runs]))
+    cells = re.findall(r'<td data-value="([\d.]+)" class="(\w*)"', html)
+    assert ("0.2", "worse") in cells and ("0.41", "best") in cells and ("0.4", "") in cells
+    assert ("0.9", "apart") in cells and "pictures: 100 and 50" in html
+    assert {mark for value, mark in cells if value in ("0.5", "0.7")} == {"apart", ""}  # losses of other schedules
+
+
+def decoded(address):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGB"))
+
+
+def test_pictures_of_one_prompt_stand_beside_each_other(runs):
+    some = runs_of([runs])
+    seen = views(some)
+    assert [(view.step, view.weights) for view in seen] == [("step 10", "raw"), ("step 10", "EMA"), ("finished", "EMA")]
+    colours = drawn(0)[:, :, :, 0, 0].numpy()
+    for k, prompt in enumerate(PROMPTS):
+        for row, view in enumerate(seen[:2]):
+            for address in view.blocks[prompt]:
+                assert np.array_equal(decoded(address), np.broadcast_to(colours[k, row], (32, 32, 3)))
+        for address in seen[2].blocks[prompt]:
+            strip = decoded(address)
+            assert strip.shape == (32, 3 * 33 - 1, 3) and np.array_equal(strip[0, [0, 33, 66]], colours[k])
+    assert unpaired(some) is None
+
+
+def test_runs_of_other_seeds_are_not_called_paired(tmp_path):
+    some = runs_of([write(tmp_path / "a", seed=0), write(tmp_path / "b", seed=1)])
+    assert "seeds 0, 1" in unpaired(some) and unpaired(some) in page(some)
+
+
+def test_jobs_that_share_a_run_keep_their_own_results_and_grid(tmp_path):
+    run = write(tmp_path / "shapes" / "aa")
+    folder = sweep(tmp_path / "sweep", {"guidance.scale=1": run, "guidance.scale=2": run})
+    for scale in (1, 2):
+        own = json.loads((run / "results.json").read_text()) | {"sampling": {"guidance": {"_target_": "x.cfg", "scale": scale}}}
+        (folder / f"guidance.scale={scale}.json").write_text(json.dumps(own))
+    Image.new("RGB", (300, 132), "red").save(folder / "guidance.scale=1.png")
+    first, second = runs_of([folder])
+    assert (first.settings["guidance"]["scale"], second.settings["guidance"]["scale"]) == (1, 2)
+    assert first.grid.name == "guidance.scale=1.png"
+    assert second.grid is None  # the run's grid was drawn otherwise
+
+
+def test_curves_have_their_laws(runs):
+    some = runs_of([runs])
+    names = ["cosine", "linear", "scaled"]
+    schedules = curves.schedules(some, names, ["diffusion"])
+    assert [line.label for line in schedules.lines] == names
+    for line in schedules.lines:
+        heights = [y for _, y in line.points]
+        assert heights == sorted(heights, reverse=True) and len(heights) > 200
+    assert curves.schedules(some, names, ["elsewhere"]) is None
+    stairs = curves.loss_by_noise(some, names)
+    assert stairs.ticks == [0.0] and [line.points for line in stairs.lines][1] == [(-2, 0.7), (0, 0.7), (0, 0.7), (2, 0.7)]
+    training, held_out = curves.learning(some, names)
+    assert training.lines[1].points == [(40, pytest.approx(0.07)), (80, pytest.approx(0.035))]
+    assert [line.dashed for line in held_out.lines] == 3 * [False, True]
+    (quality,) = curves.quality(some, names, ["diffusion"])
+    assert quality.lines[0].points == [(10, 2.0), (20, 1.0)]  # guided: two a step
+    assert [len(line.points) for line in quality.lines] == [2, 1]  # another n is another line
+    assert "M" in quality.svg and "<script" not in quality.svg
+
+
+def test_an_unfinished_run_has_a_page_too(tmp_path):
+    run = write(tmp_path / "shapes" / "aa")
+    for name in ("results.json", "model.safetensors", "plan.yaml"):
+        (run / name).unlink()
+    html = page(runs_of([run]))
+    assert "not finished, step 20" in html and "No command was recorded" in html
+
+
+def test_the_command_writes_into_the_sweeps_folder_and_tells_a_mistake_without_a_stack(runs, tmp_path, capsys):
+    report.main([str(runs)])
+    assert (runs / "report.html").exists()
+    report.main([str(runs), str(tmp_path / "shapes" / "aa"), "--out", str(tmp_path / "page.html")])
+    assert (tmp_path / "page.html").read_text().count('class="strip"') > (runs / "report.html").read_text().count('class="strip"')
+    with pytest.raises(SystemExit) as ended:
+        report.main([str(tmp_path / "nowhere")])
+    assert ended.value.code == 1 and not (tmp_path / "nowhere").exists()

@@ -1,0 +1,39 @@
+"""Real runs, small: the sweep writes its page, and two of them are compared."""
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from diffusion import compare, sweeps
+from tests.small_runs import TINY_UNET, train
+
+pytestmark = pytest.mark.usefixtures("hydra")
+
+SMALLEST = [*TINY_UNET, "backbone.self_attention=[false,false]", "backbone.cross_attention=[false,false]",
+            "autoencoder=identity", "text_encoder=none"]
+
+
+def test_a_sweep_leaves_a_page_and_its_runs_compare(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    folder = tmp_path / "sweep"
+    monkeypatch.setenv("DIFFUSION_SWEEP", str(folder))
+    for schedule in ("linear", "cosine"):
+        asked = [f"schedule={schedule}", "seed=3"]
+        monkeypatch.setattr(sweeps, "varied", lambda asked=asked: asked)
+        train(*SMALLEST, *asked)
+    page = (folder / "report.html").read_text()
+    for schedule in ("linear", "cosine"):
+        assert f">schedule={schedule}</span>" in page and (folder / f"schedule={schedule},seed=3.png").exists()
+        assert f"schedule={schedule} seed=3</pre>" in page
+    assert "&#39;backbone.widths=[32,32]&#39;" in page  # quoted for a shell
+    assert "Schedules" in page and "Loss by noise level" in page
+    assert page.count('<div class="strip"') == page.count('<div class="strip"') // 2 * 2 and "none</span>" not in page
+
+    GlobalHydra.instance().clear()
+    caplog.clear()
+    out = tmp_path / "compared.png"
+    compare.main([*(str(folder / f"schedule={s},seed=3") for s in ("linear", "cosine")), f"out={out}", "n=2", "steps=2",
+                  "device=cpu"])
+    assert out.exists()
+    text = caplog.text
+    assert "Linear" in text and "Cosine" in text and "loss_ema" in text
+    assert "not comparable, reference: Linear, V" in text
