@@ -17,18 +17,20 @@ def write(folder: Path, *, schedule: str = "Cosine", seed: int = 0, loss: float 
           evaluations: tuple[dict, ...] = (), command: str = "python train.py experiment=shapes") -> Path:
     """A finished run; every picture's colour is its own."""
     (folder / "samples").mkdir(parents=True)
-    OmegaConf.save({"schedule": {"_target_": f"diffusion.schedules.{schedule}"}, "text_encoder": {"_target_": "x.CLIP"},
+    OmegaConf.save({"schedule": {"_target_": f"diffusion.schedules.{schedule}"},
+                    "text_encoder": {"_target_": "x.CLIP"},
                     "parameterization": {"_target_": "diffusion.parameterizations.V"}, "seed": seed, "batch": 4,
                     "paths": {"runs": "${oc.env:NOWHERE}"}}, folder / "config.yaml")
     with open(folder / "metrics.csv", "w", newline="") as file:
-        rows = [{"step": step, "train/loss": loss / step, "train/loss_log_snr_-inf..0": loss, "train/images_per_second": 9,
-                 "train/loss_log_snr_0..inf": loss, "validation/loss_ema": loss, "validation/loss_raw": 2 * loss}
+        rows = [{"step": step, "train/loss": loss / step, "train/images_per_second": 9,
+                 "train/loss_log_snr_-inf..0": loss, "train/loss_log_snr_0..inf": loss,
+                 "validation/loss_ema": loss, "validation/loss_raw": 2 * loss}
                 for step in (10, 20)]
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    results = {"finished": True, "steps": 20, "command": command, "minutes": 2.0, "stage_minutes": 1.0, "loss_ema": loss,
-               "prompts_right_seen": right, "samples_per_group": 1000}
+    results = {"finished": True, "steps": 20, "command": command, "minutes": 2.0, "stage_minutes": 1.0,
+               "loss_ema": loss, "prompts_right_seen": right, "samples_per_group": 1000}
     (folder / "results.json").write_text(json.dumps(results))
     (folder / "plan.yaml").write_text("device: cpu\n")
     facts = {"example_prompts": PROMPTS, "image_size": 32, "latent_shape": [4, 8, 8], "data_fingerprint": "d"}

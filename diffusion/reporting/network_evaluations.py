@@ -56,7 +56,8 @@ def named(text: str, module: str) -> Callable:
 
     Raises SyntaxError, ValueError, ConfigError where it is none.
     """
-    call = ast.parse(re.sub(r"(, )?guide=[^,)]*", "", text), mode="eval").body
+    literal = re.sub(r"\binf\b", "1e999", re.sub(r"(, )?guide=[^,)]*", "", text))
+    call = ast.parse(literal, mode="eval").body
     name, given = (call.func, call.keywords) if isinstance(call, ast.Call) else (call, [])
     arguments = {word.arg: ast.literal_eval(word.value) for word in given}
     return functools.partial(locate(f"{module}.{ast.unparse(name)}"), **arguments)

@@ -52,8 +52,8 @@ def test_the_page_works_in_a_browser(tmp_path):
     write(runs, page)
     page.write_text(page.read_text().replace("</body>", PROBE + "</body>"))
     done = subprocess.run(
-        [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--window-size=390,800",
-         f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
+        [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+         "--window-size=390,800", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
         capture_output=True, text=True, timeout=300)
     lines = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert len(lines) == 1 and "looked" in lines[0], lines

@@ -1,13 +1,13 @@
 """The pure parts of a report: differences, axes, significance, counted network evaluations."""
 
+import functools
 import math
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusion.config import build
+from diffusion.config import name_of
 from diffusion.denoiser import Denoiser
 from diffusion.discretizations import trailing
 from diffusion.evaluation.comparable import comparable
@@ -23,15 +23,17 @@ from diffusion.schedules import Cosine
 
 
 def test_only_the_leaves_that_differ_are_left():
-    a = {"schedule": {"_target_": "x.Cosine", "_partial_": True}, "seed": 0, "backbone": {"widths": [32, 64], "deep": {"a": 1}}}
-    b = {"schedule": {"_target_": "x.Linear", "T": 500}, "seed": 0, "backbone": {"widths": [32, 96], "deep": {"a": 1}}}
+    a = {"schedule": {"_target_": "x.Cosine", "_partial_": True}, "seed": 0,
+         "backbone": {"widths": [32, 64], "d": {"e": 1}}}
+    b = {"schedule": {"_target_": "x.Linear", "T": 500}, "seed": 0, "backbone": {"widths": [32, 96], "d": {"e": 1}}}
     assert differences([a, b]) == {"schedule": ["x.Cosine", "x.Linear"], "backbone.widths": [[32, 64], [32, 96]],
                                    "schedule.T": [ABSENT, 500]}
     assert differences([a, a]) == {} == differences([a])
 
 
-@pytest.mark.parametrize(("value", "words"), [("diffusion.schedules.Cosine", "Cosine"), ("v1.5", "v1.5"), (True, "true"),
-                                              (None, "null"), (1e-3, "0.001"), ([32, 64], "[32,64]"), (1, "1")])
+@pytest.mark.parametrize(("value", "words"), [
+    ("diffusion.schedules.Cosine", "Cosine"), ("v1.5", "v1.5"), (True, "true"), (None, "null"), (1e-3, "0.001"),
+    ([32, 64], "[32,64]"), (1, "1")])
 def test_leaves_are_shown_as_they_are_typed(value, words):
     assert shown(value) == words
 
@@ -101,7 +103,8 @@ def test_the_best_is_marked_and_those_whose_interval_lies_beyond_its_own():
     assert kinds(score(math.nan), score(1.0), score(2.0)) == ["", "best", "worse"]
 
 
-@pytest.mark.parametrize(("key", "other"), [("n", 50), ("reference_n", 7), ("features_hash", "cd"), ("reference", "train")])
+@pytest.mark.parametrize(("key", "other"), [
+    ("n", 50), ("reference_n", 7), ("features_hash", "cd"), ("reference", "train")])
 def test_what_may_not_be_compared_says_why_instead(key, other):
     scores = [score(1.0), score(0.1, **{key: other}), score(2.0)]
     assert kinds(*scores) == ["best", "apart", "worse"]
@@ -127,7 +130,8 @@ def test_differences_of_normal_estimates_have_the_interval_of_the_summed_varianc
     assert difference(score(1.0, None), score(2.0))["low"] is None
 
 
-@pytest.mark.parametrize(("sampler", "evaluations"), [("ddim", 6), ("heun", 2 * 6 - 2), ("dpmpp_2m", 6), ("ddpm_learned", 6)])
+@pytest.mark.parametrize(("sampler", "evaluations"), [
+    ("ddim", 6), ("heun", 2 * 6 - 2), ("dpmpp_2m", 6), ("ddpm_learned", 6)])
 def test_network_evaluations_are_counted(sampler, evaluations):
     """Heun's method takes one where there is no signal yet, and one on the step to the data."""
     def denoiser(echo):
@@ -137,14 +141,16 @@ def test_network_evaluations_are_counted(sampler, evaluations):
                               named(f"classifier_free(scale={w})", "diffusion.guidance"), steps=6) for w in (1.0, 3.0))
     assert count(denoiser, plain) == count(denoiser, guided, captioned=False) == evaluations
     assert count(denoiser, guided) == 2 * evaluations
-    half = Sampling(guidance=build({"_target_": "diffusion.guidance.classifier_free", "_partial_": True, "scale": 3.0,
-                                    "interval": [float(Cosine().log_snr(0.51)), math.inf]}), steps=6)
-    assert half.guidance.func is classifier_free
-    assert count(denoiser, half) == 6 + int((trailing(Cosine(), 6)[:-1] <= 0.51).sum())
-    assert torch.is_grad_enabled()
+
+
+def test_guidance_costs_where_it_acts():
+    """Its interval is read back from the name that stands beside a score."""
+    asked = functools.partial(classifier_free, scale=3.0, interval=(float(Cosine().log_snr(0.51)), math.inf))
+    sampling = Sampling(guidance=named(name_of(asked), "diffusion.guidance"), steps=6)
+    acts = int((trailing(Cosine(), 6)[:-1] <= 0.51).sum())
+    assert acts == 3 and count(lambda echo: Denoiser(echo, Cosine(), V()), sampling) == 6 + acts
 
 
 def test_a_guide_counts_as_the_model():
-    guided = Sampling(guidance=named("autoguidance(scale=2.0, guide=/runs/a b/model.safetensors)", "diffusion.guidance"),
-                      steps=4)
-    assert count(lambda echo: Denoiser(echo, Cosine(), V()), guided) == 8
+    asked = named("autoguidance(scale=2.0, guide=/runs/a b/model.safetensors)", "diffusion.guidance")
+    assert count(lambda echo: Denoiser(echo, Cosine(), V()), Sampling(guidance=asked, steps=4)) == 8

@@ -26,7 +26,7 @@ def test_a_sweep_leaves_a_page_and_its_runs_compare(tmp_path, monkeypatch, caplo
         assert f"schedule={schedule} seed=3</pre>" in page
     assert "&#39;backbone.widths=[32,32]&#39;" in page  # quoted for a shell
     assert "Schedules" in page and "Loss by noise level" in page
-    assert page.count('<div class="strip"') == page.count('<div class="strip"') // 2 * 2 and "none</span>" not in page
+    assert page.count('alt="') == page.count('class="strip"') > 0  # no picture is missing
 
     GlobalHydra.instance().clear()
     caplog.clear()
