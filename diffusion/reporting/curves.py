@@ -65,7 +65,7 @@ def learning(runs: Sequence[Run], labels: Sequence[str]) -> list[Plot]:
                            if name.startswith("validation/"))
     plots = []
     for title, score in [("training loss", "train/loss"), *((f"held-out {s.partition('/')[2]}", s) for s in scores)]:
-        lines = [Line(label + weights, i, thinned(points), dashed=end == "_raw")
+        lines = [Line(label + weights, i, thinned(points), stroke=int(end == "_raw"))
                  for i, (run, label) in enumerate(zip(runs, labels, strict=True))
                  for end, weights in (("", ""), ("_ema", ", EMA"), ("_raw", ", raw"))
                  if (points := run.curve(score + end))]
@@ -77,28 +77,23 @@ def learning(runs: Sequence[Run], labels: Sequence[str]) -> list[Plot]:
 def quality(runs: Sequence[Run], labels: Sequence[str], trusted: Iterable[str]) -> list[Plot]:
     """Each score against network evaluations a picture, where a run was scored at several of these."""
     curves: dict[str, dict[tuple[int, str], dict[float, dict]]] = defaultdict(lambda: defaultdict(dict))
+    varied = [key for key in ("sampler", "discretization", "guidance", "weights", "n", "seed")
+              if len({str(record.get(key)) for run in runs for record in run.evaluations}) > 1]
     for i, run in enumerate(runs):
         for record in run.evaluations:
             cost = network_evaluations(run, record, trusted)
-            how = (i, f"{labels[i]}: {record['sampler']}, {record['guidance']}, n = {record['n']}")
+            how = (i, ", ".join([labels[i], *(f"{key} {record.get(key)}" for key in varied)]))
             for name, score in record["scores"].items():
                 if cost is not None and not name.startswith("class/") and name.count("/") < 2:
                     curves[name][how][cost] = score
     plots = []
     for name, by_run in curves.items():
-        lines = [Line(label, i, [(x, s["value"]) for x, s in sorted(scores.items())],
-                      bars=[(s["low"], s["high"]) for _, s in sorted(scores.items())], dashed=number > 0, dots=True)
-                 for number, ((i, label), scores) in _numbered(by_run)]
+        lines = []
+        for (i, label), scores in by_run.items():
+            points = [(x, s["value"]) for x, s in sorted(scores.items())]
+            ends = [(s["low"], s["high"]) for _, s in sorted(scores.items())]
+            stroke = [line.colour for line in lines].count(i)
+            lines.append(Line(label, i, points, bars=ends, stroke=stroke, dots=True))
         if any(len(line.points) > 1 for line in lines):
-            ticks = sorted({x for line in lines for x, _ in line.points})
-            plots.append(Plot(name, "network evaluations a picture", name, lines, log_x=True,
-                              ticks=ticks if len(ticks) <= 8 else None))
+            plots.append(Plot(name, "network evaluations a picture", name, lines, log_x=True))
     return plots
-
-
-def _numbered(by_run: dict[tuple[int, str], dict]) -> Iterable[tuple[int, tuple[tuple[int, str], dict]]]:
-    """Each line with its number among those of its run."""
-    seen: dict[int, int] = defaultdict(int)
-    for how, scores in by_run.items():
-        yield seen[how[0]], (how, scores)
-        seen[how[0]] += 1

@@ -13,12 +13,14 @@ from torch import Tensor
 from diffusion.conditioning import Conditioning
 from diffusion.config import ConfigError, build, locate
 from diffusion.denoiser import Denoiser
-from diffusion.latent import Sampling
+from diffusion.discretizations import trailing
 from diffusion.reporting.run import Run
+from diffusion.samplers.ddim import ddim
 
 
 @torch.no_grad()
-def count(denoiser_of: Callable[[Callable], Denoiser], sampling: Sampling, captioned: bool = True) -> int:
+def count(denoiser_of: Callable[[Callable], Denoiser], steps: int, *, sampler: Callable = ddim,
+          discretization: Callable = trailing, guidance: Callable, captioned: bool = True) -> int:
     """Rows that the networks see for one picture: two where guidance acts; a guide counts as the model."""
     rows = []
 
@@ -27,12 +29,12 @@ def count(denoiser_of: Callable[[Callable], Denoiser], sampling: Sampling, capti
         return torch.cat([x, x], 1)  # y, and the variance for those who ask
 
     denoiser, told = denoiser_of(echo), Conditioning(pooled=torch.zeros(1, 1)) if captioned else None
-    schedule, guidance = denoiser.schedule, sampling.guidance
+    schedule = denoiser.schedule
     if "guide" in inspect.signature(guidance).parameters:
         guidance = functools.partial(guidance, guide=denoiser_of(echo))
-    ts = sampling.discretization(schedule, sampling.steps)
+    ts = discretization(schedule, steps)
     x = schedule.prior(ts[0], torch.linspace(-1, 1, 4)[None])
-    for _ in sampling.sampler(guidance(denoiser, told, told), schedule, x, ts, torch.zeros_like):
+    for _ in sampler(guidance(denoiser, told, told), schedule, x, ts, torch.zeros_like):
         pass
     return sum(rows)
 
@@ -45,7 +47,7 @@ def network_evaluations(run: Run, record: Mapping[str, Any], trusted: Iterable[s
         parts = {part: named(record[part], f"diffusion.{module}") for part, module in
                  (("sampler", "samplers"), ("discretization", "discretizations"), ("guidance", "guidance"))}
         schedule, parameterization = (build(run.cfg[part], trusted) for part in ("schedule", "parameterization"))
-        return count(lambda echo: Denoiser(echo, schedule, parameterization), Sampling(**parts, steps=record["steps"]),
+        return count(lambda echo: Denoiser(echo, schedule, parameterization), record["steps"], **parts,
                      captioned=bool(run.cfg.text_encoder))
     except (ConfigError, SyntaxError, ValueError):
         return None

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from diffusion.reporting.axes import Axis, around, written
 
-COLOURS = 8
+COLOURS, STROKES = 8, ("none", "5 4", "1.5 3", "9 3 2 3")
 FEW = 12  # points that are shown as such
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 420, 270, 52, 10, 8, 42
 
@@ -21,20 +21,21 @@ Point = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """bars: a low and a high beside each point, drawn where there are both; dots: each point is shown."""
+    """bars: a low and a high beside each point, drawn where there are both; stroke: 0 drawn through, then dashed;
+    dots: each point is shown."""
 
     label: str
     colour: int
     points: Sequence[Point]
     bars: Sequence[tuple[float | None, float | None]] = ()
-    dashed: bool = False
+    stroke: int = 0
     dots: bool = False
 
     @property
     def style(self) -> str:
         """More runs than colours: the further ones have another stroke."""
-        dash = ";stroke-dasharray:5 4" if self.dashed else ";stroke-dasharray:1 3" if self.colour >= COLOURS else ""
-        return f"--c:var(--c{self.colour % COLOURS}){dash}"
+        dash = STROKES[(self.stroke + self.colour // COLOURS) % len(STROKES)]
+        return f"--c:var(--c{self.colour % COLOURS});stroke-dasharray:{dash}"
 
 
 @dataclasses.dataclass(frozen=True)

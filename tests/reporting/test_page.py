@@ -121,9 +121,9 @@ def test_curves_have_their_laws(runs):
     assert stairs.lines[1].points == [(-2, 0.7), (0, 0.7), (0, 0.7), (2, 0.7)]
     training, held_out = curves.learning(some, names)
     assert training.lines[1].points == [(40, pytest.approx(0.07)), (80, pytest.approx(0.035))]
-    assert [line.dashed for line in held_out.lines] == 3 * [False, True]
+    assert [line.stroke for line in held_out.lines] == 3 * [0, 1]
     (quality,) = curves.quality(some, names, ["diffusion"])
-    assert quality.lines[0].points == [(10, 2.0), (20, 1.0)]  # guided: two a step
+    assert list(quality.lines[0].points) == [(10, 2.0), (20, 1.0)]  # guided: two a step
     assert [len(line.points) for line in quality.lines] == [2, 1]  # another n is another line
     assert "M" in quality.svg and "<script" not in quality.svg
 

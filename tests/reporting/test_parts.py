@@ -12,7 +12,6 @@ from diffusion.denoiser import Denoiser
 from diffusion.discretizations import trailing
 from diffusion.evaluation.comparable import comparable
 from diffusion.guidance import classifier_free
-from diffusion.latent import Sampling
 from diffusion.parameterizations import V
 from diffusion.reporting.axes import around, linear_ticks, log_ticks, written
 from diffusion.reporting.differences import ABSENT, differences, labels, shown
@@ -137,20 +136,20 @@ def test_network_evaluations_are_counted(sampler, evaluations):
     def denoiser(echo):
         return Denoiser(echo, Cosine(), V())
 
-    plain, guided = (Sampling(named(sampler, "diffusion.samplers"), trailing,
-                              named(f"classifier_free(scale={w})", "diffusion.guidance"), steps=6) for w in (1.0, 3.0))
-    assert count(denoiser, plain) == count(denoiser, guided, captioned=False) == evaluations
-    assert count(denoiser, guided) == 2 * evaluations
+    plain, guided = ({"sampler": named(sampler, "diffusion.samplers"),
+                      "guidance": named(f"classifier_free(scale={w})", "diffusion.guidance")} for w in (1.0, 3.0))
+    assert count(denoiser, 6, **plain) == count(denoiser, 6, **guided, captioned=False) == evaluations
+    assert count(denoiser, 6, **guided) == 2 * evaluations
 
 
 def test_guidance_costs_where_it_acts():
     """Its interval is read back from the name that stands beside a score."""
     asked = functools.partial(classifier_free, scale=3.0, interval=(float(Cosine().log_snr(0.51)), math.inf))
-    sampling = Sampling(guidance=named(name_of(asked), "diffusion.guidance"), steps=6)
+    again = named(name_of(asked), "diffusion.guidance")
     acts = int((trailing(Cosine(), 6)[:-1] <= 0.51).sum())
-    assert acts == 3 and count(lambda echo: Denoiser(echo, Cosine(), V()), sampling) == 6 + acts
+    assert acts == 3 and count(lambda echo: Denoiser(echo, Cosine(), V()), 6, guidance=again) == 6 + acts
 
 
 def test_a_guide_counts_as_the_model():
     asked = named("autoguidance(scale=2.0, guide=/runs/a b/model.safetensors)", "diffusion.guidance")
-    assert count(lambda echo: Denoiser(echo, Cosine(), V()), Sampling(guidance=asked, steps=4)) == 8
+    assert count(lambda echo: Denoiser(echo, Cosine(), V()), 4, guidance=asked) == 8

@@ -9,7 +9,7 @@ from tests.small_runs import TINY_UNET, train
 pytestmark = pytest.mark.usefixtures("hydra")
 
 SMALLEST = [*TINY_UNET, "backbone.self_attention=[false,false]", "backbone.cross_attention=[false,false]",
-            "autoencoder=identity", "text_encoder=none"]
+            "autoencoder=identity", "text_encoder=none", "data.image_size=16"]
 
 
 def test_a_sweep_leaves_a_page_and_its_runs_compare(tmp_path, monkeypatch, caplog):
