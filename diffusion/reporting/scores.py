@@ -93,7 +93,7 @@ def _beyond(best: Score, other: Score, sign: int) -> bool:
 
 
 def difference(a: Score, b: Score) -> dict[str, float | None]:
-    """b - a of independent estimates, with the interval that theirs imply (Zou & Donner 2008, Eq. 2 of the sum):
+    """b - a of independent estimates, with the interval that theirs imply (the square-and-add of Zou & Donner 2008):
 
     low = b - a - sqrt((b - b_low)^2 + (a_high - a)^2),   high = b - a + sqrt((b_high - b)^2 + (a - a_low)^2)
 
