@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from diffusion.data.captioned import CaptionedImages
 from diffusion.data.pictures import chunks
 from diffusion.evaluation.features import FeatureExtractor
-from diffusion.evaluation.frechet import Moments, frechet_distance, moments_of
+from diffusion.evaluation.metrics.frechet import Moments, frechet_distance, moments_of
 from diffusion.latent import LatentDiffusion
 from diffusion.objectives.classification import all_right
 from diffusion.pixels import to_float

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion.evaluation.frechet import frechet_distance, moments_of
+from diffusion.evaluation.metrics.frechet import frechet_distance, moments_of
 
 
 def features(n, d, seed=0, scale=1.0):
