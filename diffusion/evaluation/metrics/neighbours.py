@@ -5,8 +5,8 @@
     density     number of real pictures' balls that a sample lies in, over k, in the mean
     coverage    share of real pictures in whose ball a sample lies         (Naeem et al. 2020, both; k = 5)
 
-All depend on the numbers of pictures. The intervals are over the set that is counted, given the other set: the noise
-of the balls is not in them.
+All depend on the numbers of pictures. The intervals are for other samples against the same reference, given which
+samples are counted independently. Recall and coverage have none: samples enter them through their balls or together.
 """
 
 import dataclasses
@@ -24,9 +24,9 @@ ROWS = 1000  # of a matrix of distances at a time
 @dataclasses.dataclass(frozen=True)
 class Neighbours:
     precision: Interval
-    recall: Interval
+    recall: float
     density: Interval
-    coverage: Interval
+    coverage: float
 
 
 def neighbours(samples: Float[Tensor, "n d"], real: Float[Tensor, "m d"], k: int = 3, k_density: int = 5) -> Neighbours:
@@ -45,8 +45,8 @@ def neighbours(samples: Float[Tensor, "n d"], real: Float[Tensor, "m d"], k: int
         inside = distance <= wide[rows, None]
         dense += inside.sum(0)
         covered.append(inside.any(1))
-    return Neighbours(of_share(precise > 0), of_share(torch.cat(recalled)), of_mean(dense / k_density),
-                      of_share(torch.cat(covered)))
+    return Neighbours(of_share(precise > 0), torch.cat(recalled).double().mean().item(),
+                      of_mean(dense.double() / k_density), torch.cat(covered).double().mean().item())
 
 
 def radii(x: Float64[Tensor, "n d"], k: int) -> Float64[Tensor, " n"]:
