@@ -4,25 +4,28 @@ A picture is resized to the network's square (bicubic, smoothed where it shrinks
 normalised by the constants of the network's training.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from transformers import CLIPVisionModelWithProjection, Dinov2Model, PreTrainedModel
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers import Dinov2Model
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.utils import logging as transformers_logging
 
 from diffusion.checkpoint import weights_hash
 from diffusion.evaluation.features.extractor import extracted
+from diffusion.pixels import to_float
+from diffusion.text.clip import PretrainedCLIP
 
 
 class DinoFeatures:
     """DINOv2's class token after the last norm; the default is the network of FD-DINOv2 (Stein et al. 2023)."""
 
     def __init__(self, path: str = "facebook/dinov2-large", *, size: int = 224, device: str | torch.device = "cpu"):
-        self.network, self.size, self.device = load(Dinov2Model, path).to(device), size, device
+        self.network, self.size, self.device = load(Dinov2Model.from_pretrained, path).to(device), size, device
         self.name, self.hash = Path(path).name, weights_hash(self.network)
 
     def __call__(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
@@ -37,30 +40,28 @@ class ClipImageFeatures:
     """CLIP's image embedding, of length 1; the default is the network of CMMD (Jayasumana et al. 2024)."""
 
     def __init__(self, path: str = "openai/clip-vit-large-patch14-336", *, device: str | torch.device = "cpu"):
-        self.network, self.device = load(CLIPVisionModelWithProjection, path).to(device), device
-        self.name, self.hash = Path(path).name, weights_hash(self.network)
+        self.clip = load(PretrainedCLIP, path).to(device)
+        self.name, self.hash = Path(path).name, weights_hash(self.clip)
 
     def __call__(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         def embedding(part):
-            x = prepared(part, self.network.config.image_size, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
-            return F.normalize(self.network(pixel_values=x).image_embeds, dim=-1)
+            return self.clip.image_embedding(to_float(part.expand(-1, 3, -1, -1)))
 
-        return extracted(embedding, images, self.device, size=50)
+        return extracted(embedding, images, self.clip.device, size=50)
 
 
-def load(kind: type[PreTrainedModel], path: str) -> nn.Module:
-    """The network in float32, frozen. Raises OSError, with what to do, where it cannot be loaded."""
+def load(network: Callable[[str], nn.Module], path: str) -> nn.Module:
+    """network(path), frozen. Raises OSError, with what to do, where it cannot be loaded."""
     local = Path(path).expanduser()
     if path.startswith((".", "/", "~")) and not local.is_dir():
         raise OSError(f"image encoder {path}: no such folder")
     transformers_logging.disable_progress_bar()
     try:
-        network = kind.from_pretrained(str(local) if local.is_dir() else path, dtype=torch.float32)
+        return network(str(local) if local.is_dir() else path).requires_grad_(False).eval()
     except OSError as error:
-        raise OSError(f"the image encoder {path} cannot be loaded ({str(error).splitlines()[0]}). Fetch it where there "
-                      "is a network and name the local folder with path=FOLDER, or evaluate on the model's own CLIP "
-                      "instead (evaluation=frechet), which needs no download") from error
-    return network.requires_grad_(False).eval()
+        raise OSError(f"the image encoder {path} cannot be loaded. Fetch it where there is a network and name the "
+                      "local folder with path=FOLDER, or evaluate on the model's own CLIP instead "
+                      "(evaluation=frechet), which needs no download") from error
 
 
 def prepared(images: UInt8[Tensor, "b c h w"], size: int, mean: list[float], std: list[float]

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffusion.evaluation.metrics.intervals import Interval, of_mean
 
 
-def clip_score(images: Float[Tensor, "n d"], texts: Float[Tensor, "n d"]) -> Interval:
+def clip_score(images: Float[Tensor, "n d"], texts: Float[Tensor, "m e"]) -> Interval:
     """Of embeddings, row i of the one with row i of the other. Raises ValueError where they are not pairs."""
     if images.shape != texts.shape:
         raise ValueError(f"embeddings of shape {tuple(images.shape)} and {tuple(texts.shape)} are no pairs")

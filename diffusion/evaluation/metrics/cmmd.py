@@ -20,5 +20,6 @@ def gaussian(x: Float64[Tensor, "n d"], y: Float64[Tensor, "m d"]) -> Float64[Te
     return torch.exp((x @ y.T - x.square().sum(1)[:, None] / 2 - y.square().sum(1) / 2) / SIGMA**2)
 
 
-def cmmd(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], count: int = GROUPS) -> Interval:
-    return squared_discrepancy(x, y, gaussian, count).scaled(SCALE)
+def cmmd(x: Float[Tensor, "n d"], y: Float[Tensor, "m e"], count: int = GROUPS) -> Interval:
+    found = squared_discrepancy(x, y, gaussian, count)
+    return Interval(SCALE * found.value, SCALE * found.low, SCALE * found.high)

@@ -16,10 +16,10 @@ from diffusion.evaluation.metrics.intervals import GROUPS, Interval, groups, jac
 Kernel = Callable[[Float64[Tensor, "n d"], Float64[Tensor, "m d"]], Float64[Tensor, "n m"]]
 
 
-def squared_discrepancy(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], kernel: Kernel,
+def squared_discrepancy(x: Float[Tensor, "n d"], y: Float[Tensor, "m e"], kernel: Kernel,
                         count: int = GROUPS) -> Interval:
     """Unbiased, of all pairs, with an interval by the jackknife over `count` groups. O((n + m)^2 d) operations; the
-    memory is that of a pair of groups."""
+    kernel is never held for more than one group against a whole set."""
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"features of {x.shape[1]} and {y.shape[1]} dimensions cannot be compared")
     parts_x = [x[rows].double() for rows in groups(len(x), count)]
@@ -39,11 +39,9 @@ def squared_discrepancy(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], kernel
 
 def sums(kernel: Kernel, x: Sequence[Tensor], y: Sequence[Tensor]) -> Float64[Tensor, "g g"]:
     """Of the kernel over the pairs of each two groups."""
-    out = torch.empty(len(x), len(y), dtype=torch.float64)
-    for i, rows in enumerate(x):
-        for j, columns in enumerate(y):
-            out[i, j] = out[j, i] if x is y and j < i else kernel(rows, columns).sum()
-    return out
+    everything, sizes = torch.cat(list(y)), [len(part) for part in y]
+    by_column = torch.stack([kernel(part, everything).sum(0) for part in x])
+    return torch.stack([some.sum(1) for some in by_column.split(sizes, 1)], 1)
 
 
 def own_pairs(kernel: Kernel, parts: Sequence[Tensor], pairs: Float64[Tensor, "g g"]) -> float:

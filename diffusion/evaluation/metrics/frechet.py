@@ -72,7 +72,7 @@ class Frechet:
     infinite: Interval
 
 
-def frechet_intervals(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], count: int = GROUPS) -> Frechet:
+def frechet_intervals(a: Float[Tensor, "n d"], b: Float[Tensor, "m e"], count: int = GROUPS) -> Frechet:
     """By the jackknife over `count` groups, each a share of both samples. The line holds where n is several times d."""
     whole_a, whole_b = moments_of(a), moments_of(b)
 

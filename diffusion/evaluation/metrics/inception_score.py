@@ -15,6 +15,6 @@ def inception_score(logits: Float[Tensor, "n classes"], splits: int = 10) -> Int
 
 def score(logits: Float[Tensor, "n classes"]) -> float:
     """Of one split."""
-    log_p = logits.double().log_softmax(1)
-    divergence = (log_p.exp() * (log_p - log_p.exp().mean(0).log())).sum(1)
+    p = logits.double().softmax(1)
+    divergence = (torch.xlogy(p, p) - torch.xlogy(p, p.mean(0))).sum(1)
     return divergence.mean().exp().item()

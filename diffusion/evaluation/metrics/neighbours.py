@@ -24,12 +24,12 @@ ROWS = 1000  # of a matrix of distances at a time
 @dataclasses.dataclass(frozen=True)
 class Neighbours:
     precision: Interval
-    recall: float
+    recall: Interval
     density: Interval
-    coverage: float
+    coverage: Interval
 
 
-def neighbours(samples: Float[Tensor, "n d"], real: Float[Tensor, "m d"], k: int = 3, k_density: int = 5) -> Neighbours:
+def neighbours(samples: Float[Tensor, "n d"], real: Float[Tensor, "m e"], k: int = 3, k_density: int = 5) -> Neighbours:
     """k_density is that of density and coverage. O((n + m)^2 d) operations. Raises ValueError where a set has no
     k-th neighbour."""
     if samples.shape[1] != real.shape[1]:
@@ -45,8 +45,8 @@ def neighbours(samples: Float[Tensor, "n d"], real: Float[Tensor, "m d"], k: int
         inside = distance <= wide[rows, None]
         dense += inside.sum(0)
         covered.append(inside.any(1))
-    return Neighbours(of_share(precise > 0), torch.cat(recalled).double().mean().item(),
-                      of_mean(dense.double() / k_density), torch.cat(covered).double().mean().item())
+    return Neighbours(of_share(precise > 0), Interval(torch.cat(recalled).double().mean().item()),
+                      of_mean(dense.double() / k_density), Interval(torch.cat(covered).double().mean().item()))
 
 
 def radii(x: Float64[Tensor, "n d"], k: int) -> Float64[Tensor, " n"]:
