@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 Maps = Float[Tensor, "b c h w"]
+Out = Float[Tensor, "b d i j"]
 
 
 class Conv(NamedTuple):
@@ -39,7 +40,7 @@ class ConvBatchNorm(nn.Module):
         self.conv = nn.Conv2d(before, spec.out, kernel, spec.stride, padding, bias=False)
         self.bn = nn.BatchNorm2d(spec.out, eps=0.001)
 
-    def forward(self, x: Maps) -> Maps:
+    def forward(self, x: Maps) -> Out:
         return F.relu(self.bn(self.conv(x)))
 
 
@@ -51,7 +52,7 @@ def maximum(x: Maps) -> Maps:
     return F.max_pool2d(x, 3, 1, 1)
 
 
-def halve(x: Maps) -> Maps:
+def halve(x: Maps) -> Out:
     return F.max_pool2d(x, 3, 2)
 
 
@@ -77,7 +78,7 @@ class Mixed(nn.Module):
                 width = sum(part.out for part in fork)
             self.paths.append((branch, path))
 
-    def forward(self, x: Maps) -> Maps:
+    def forward(self, x: Maps) -> Out:
         out = []
         for branch, path in self.paths:
             h = self.pool(x) if branch == "branch_pool" else x
