@@ -51,13 +51,13 @@ class ClipImageFeatures:
 
 
 def load(network: Callable[[str], nn.Module], path: str) -> nn.Module:
-    """network(path), frozen. Raises OSError, with what to do, where it cannot be loaded."""
+    """network(path) in float32, frozen. Raises OSError, with what to do, where it cannot be loaded."""
     local = Path(path).expanduser()
     if path.startswith((".", "/", "~")) and not local.is_dir():
         raise OSError(f"image encoder {path}: no such folder")
     transformers_logging.disable_progress_bar()
     try:
-        return network(str(local) if local.is_dir() else path).requires_grad_(False).eval()
+        return network(str(local) if local.is_dir() else path).float().requires_grad_(False).eval()
     except OSError as error:
         raise OSError(f"the image encoder {path} cannot be loaded. Fetch it where there is a network and name the "
                       "local folder with path=FOLDER, or evaluate on the model's own CLIP instead "

@@ -82,7 +82,7 @@ def load(file: Path) -> Inception:
         state = torch.load(file, map_location="cpu", weights_only=True)
         missing, unknown = network.load_state_dict(state, strict=False)
     except (RuntimeError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{file} does not hold the weights of {FILE}: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{file} does not hold the weights of {FILE}: {str(error).partition(chr(10))[0]}") from None
     wrong = unknown + [name for name in missing if not name.endswith("num_batches_tracked")]  # a count, never used
     if wrong:
         raise ValueError(f"{file} does not hold the weights of {FILE}: {len(wrong)} tensors are missing or unknown, "

@@ -45,8 +45,9 @@ class Interval:
 
 
 def groups(n: int, count: int = GROUPS) -> list[Int64[Tensor, " m"]]:
-    """The rows 0..n in `count` random groups whose sizes differ by at most 1: always the same ones, so that rows
-    sorted by class do no harm. Raises ValueError where there are fewer rows than groups."""
+    """The rows 0..n in `count` random groups whose sizes differ by at most 1: always the same ones, so that
+    rows sorted by class do no harm and pairs, row i of two sets, stay together. Raises ValueError where there are fewer
+    rows than groups."""
     if not 2 <= count <= n:
         raise ValueError(f"{n} pictures cannot be split in {count} groups: an interval needs at least 2 groups and a "
                          "picture in each")
