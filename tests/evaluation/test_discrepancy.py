@@ -50,8 +50,8 @@ def test_unbiased_where_it_is_known():
 @pytest.mark.parametrize("shift", [0.0, 1.0])
 def test_19_of_20_intervals_hold_the_discrepancy(shift):
     true = 2000 * (100 / 102) ** 0.5 * (1 - torch.exp(torch.tensor(-4 * shift**2 / 204)).item()) * (100 / 102) ** 1.5
-    found = [cmmd(*sets(100, 150, 4, seed, shift), count=10) for seed in range(150)]
-    assert sum(i.low <= true <= i.high for i in found) / 150 >= 0.89  # 3 standard deviations of a share of 150
+    found = [cmmd(*sets(100, 150, 4, seed, shift), count=10) for seed in range(100)]
+    assert sum(i.low <= true <= i.high for i in found) / 100 >= 0.88  # 3 standard deviations of a share of 100
 
 
 def test_features_of_two_sizes_are_refused():
