@@ -41,7 +41,7 @@ def sample(cfg: DictConfig) -> None:
     from diffusion import sampling
 
     with told():
-        sampling.main(cfg)
+        sampling.main(cfg, HydraConfig.get().overrides.task)
 
 
 def composed(overrides: list[str]) -> tuple[DictConfig, dict[str, str | None]]:

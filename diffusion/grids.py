@@ -55,7 +55,7 @@ def tiled(pictures: UInt8[Tensor, "n c h w"], columns: int) -> UInt8[Tensor, "c 
     return rearrange(pictures, "(r k) c h w -> c (r h) (k w)", k=columns)
 
 
-def save_png(picture: UInt8[Tensor, "c h w"], path: Path, parameters: Mapping[str, object]) -> None:
+def save_png(picture: UInt8[Tensor, "c h w"], path: str | Path, parameters: Mapping[str, object]) -> None:
     """One PNG with its generation parameters as text, in the form that viewers read; {} writes none."""
     info, prompt = PngInfo(), str(parameters.get("prompt", ""))
     rest = {name: value for name, value in parameters.items() if name not in ("prompt", "negative")}
@@ -63,4 +63,4 @@ def save_png(picture: UInt8[Tensor, "c h w"], path: Path, parameters: Mapping[st
              ", ".join(f"{key}: {value}" for key, value in rest.items())]
     if parameters:
         info.add_itxt("parameters", "\n".join(lines))
-    to_image(picture).save(path, pnginfo=info)
+    to_image(picture).save(path, "PNG", pnginfo=info)

@@ -37,9 +37,10 @@ def refuse_early(stage: Stage, data) -> None:
 def refuse_diffusion(cfg, data, init_from: ModelFile | None) -> None:
     """The parts of a latent diffusion model and of its training against each other."""
     encoder = text_encoder(cfg, {})
-    if "likelihood" in cfg.evaluation:
-        raise ValueError("evaluation=likelihood scores a finished model: python sample.py ckpt=RUN "
-                         "evaluation=likelihood; train.py takes evaluation=judged, frechet or none")
+    for option, key in (("likelihood", "likelihood"), ("full", "features")):
+        if key in cfg.evaluation:
+            raise ValueError(f"evaluation={option} scores a finished model: python sample.py ckpt=RUN "
+                             f"evaluation={option}; train.py takes evaluation=judged, frechet or none")
     if cfg.evaluation.samples and not cfg.evaluation.judge and encoder is None:
         raise ValueError("evaluation=frechet measures on the features of the model's own CLIP, and text_encoder=none "
                          "has none: take evaluation=judged or evaluation=none")

@@ -5,17 +5,21 @@ up to rounding.
 """
 
 import logging
+import os
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from omegaconf import ListConfig
 from tqdm import tqdm
 
-from diffusion import checkpoint, scoring
+from diffusion import checkpoint, processes, scoring
 from diffusion.acceleration import choose
 from diffusion.checkpoint import ModelFile
 from diffusion.config import TRUSTED, build, check, name_of, plain
+from diffusion.evaluating import evaluate
 from diffusion.evaluation.generation import generate_many, pictures_of
 from diffusion.grids import labelled, save_png
 from diffusion.guidance import autoguidance, cfg_pp, classifier_free
@@ -27,19 +31,23 @@ from diffusion.stages import relative, writable
 log = logging.getLogger(__name__)
 
 
-def main(cfg) -> Path:
-    """Returns the folder that was written."""
+def main(cfg, command: Sequence[str] = ()) -> Path:
+    """Returns the folder that was written. `command` is what was typed, for the record."""
     keep_freed_memory()
     check({**plain(cfg), "guidance": asked_of_guidance(cfg)}, (*TRUSTED, *cfg.trust))
     if cfg.get("evaluation") and cfg.evaluation.judge:
-        raise ValueError("evaluation=judged needs a judge, which train.py trains; sample.py takes evaluation=frechet "
-                         "or evaluation=likelihood")
+        raise ValueError("evaluation=judged needs a judge, which train.py trains; sample.py takes evaluation=frechet, "
+                         "evaluation=likelihood or evaluation=full")
     scored = bool(cfg.get("evaluation") and cfg.evaluation.samples)
     n = cfg.n if cfg.n is not None else cfg.evaluation.samples if scored else 4
     if n < 1 or cfg.batch < 1:
         raise ValueError(f"n = {n} and batch = {cfg.batch}: both must be at least 1")
-    out = Path(cfg.out)
-    writable(out)
+    full = scored and "features" in cfg.evaluation
+    if full:
+        processes.start()
+    out = Path(cfg.out or time.strftime("samples/%Y-%m-%d_%H-%M-%S"))
+    if cfg.out or not full:
+        writable(out)
     file = checkpoint.load(cfg.ckpt, "latent_diffusion", cfg.trust)
     device = device_named(cfg.device)
     if scored and "likelihood" in cfg.evaluation:
@@ -52,6 +60,8 @@ def main(cfg) -> Path:
              name_of(sampling.sampler), sampling.steps, name_of(sampling.guidance),
              "" if sampling.threshold is None else f", threshold {sampling.threshold}")
     warn(file, sampling, model, prompts, cfg.negative)
+    if full:
+        return evaluate(file, model, sampling, cfg, n, command)
     if scored:
         return scoring.frechet(file, model, sampling, cfg, n, out)
     wanted, guided = pictures_of(prompts, cfg.seed, n), with_guide(sampling, model, cfg.trust)
@@ -147,9 +157,10 @@ def warn(file: ModelFile, sampling: Sampling, model: LatentDiffusion, prompts: l
 
 
 def device_named(name: str) -> torch.device:
-    """auto: CUDA, Apple's GPU, or the CPU. Raises ValueError where it is not there."""
+    """auto: CUDA (each process its own), Apple's GPU, or the CPU. Raises ValueError where it is not there."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda else "mps" if mps else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device = {name}: there is no CUDA device here; take device=cpu or device=auto")
     return torch.device(name)

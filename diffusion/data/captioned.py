@@ -66,7 +66,7 @@ class CaptionedImages:
         """The pictures of an index (tensor, slice or list); the caption table stays whole."""
         return dataclasses.replace(
             self,
-            images=self.images[index],
+            images=self.images.subset(index) if isinstance(self.images, OnDemand) else self.images[index],
             caption_ids=self.caption_ids[index],
             content=self.content[index],
             labels=self.labels[index],

@@ -26,5 +26,9 @@ class OnDemand:
 
     def __getitem__(self, index: slice | Sequence[int] | Tensor) -> UInt8[Tensor, "n 3 h w"]:
         """The pictures of a slice, a list or a tensor of positions, decoded now."""
+        return decode(((str(file), file) for file in self.subset(index).files), self.prepare)
+
+    def subset(self, index: slice | Sequence[int] | Tensor) -> "OnDemand":
+        """The same of some pictures; nothing is decoded yet."""
         wanted = range(len(self))[index] if isinstance(index, slice) else [int(i) for i in index]
-        return decode(((str(self.files[i]), self.files[i]) for i in wanted), self.prepare)
+        return OnDemand([self.files[i] for i in wanted], self.prepare, self.shape[-1])

@@ -12,7 +12,7 @@ import abc
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from einops import reduce
@@ -39,7 +39,7 @@ class Draws:
     """What is random about the pictures `index`."""
 
     seed: int
-    index: range
+    index: Sequence[int]
 
     def normal(self, purpose: str, like: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:
         return self._rows(rng.normal, purpose, like.shape[1:]).to(like)

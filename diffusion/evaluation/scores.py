@@ -14,6 +14,7 @@ from diffusion.data.captioned import CaptionedImages
 from diffusion.data.pictures import chunks
 from diffusion.evaluation.features import FeatureExtractor
 from diffusion.evaluation.metrics.frechet import Moments, frechet_distance, moments_of
+from diffusion.evaluation.reconstruction import reconstructed
 from diffusion.latent import LatentDiffusion
 from diffusion.objectives.classification import all_right
 from diffusion.pixels import to_float
@@ -25,17 +26,6 @@ def judged_right(judge: nn.Module, images: UInt8[Tensor, "n c h w"], labels: Ten
     device = next(judge.parameters()).device
     return torch.cat([all_right(judge(to_float(some.to(device))), wanted.to(device)).cpu()
                       for some, wanted in zip(chunks(images, 250), chunks(labels, 250), strict=True)])
-
-
-@torch.no_grad()
-def reconstructed(model: LatentDiffusion, images: UInt8[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
-    """Through the autoencoder and back."""
-    parts = []
-    for part in chunks(images, 128):
-        with model.autocast():
-            z = model.autoencoder.encode(to_float(part.to(model.device)))
-        parts.append(model.decode(z.float()).cpu())
-    return torch.cat(parts)
 
 
 def frechet_scores(

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from diffusion import checkpoint, processes, rng
 from diffusion.data.captioned import CaptionedImages
 from diffusion.data.pictures import Pictures, chunks, share
+from diffusion.evaluation.reconstruction import quality
 from diffusion.models.autoencoder import KLAutoencoder
 from diffusion.objectives.autoencoder import (
     adaptive_weight,
@@ -182,10 +182,8 @@ class AutoencoderTraining(Training):
         for index in chunks(share(min(images, len(split)), self.rank, self.world), 250):
             x = split.images[index.start : index.stop].to(self.device)
             y = self._round_trip(x)
-            self.meter_validation.add("psnr", peak_signal_noise_ratio(
-                y.float(), x.float(), data_range=255.0, dim=(1, 2, 3), reduction="none"))
-            self.meter_validation.add("ssim", structural_similarity_index_measure(
-                y.float(), x.float(), data_range=255.0, reduction="none"))
+            for name, values in quality(x, y).items():
+                self.meter_validation.add(name, values)
         return self.meter_validation.take()
 
     def _round_trip(self, images: Tensor) -> Tensor:

@@ -175,16 +175,21 @@ class DiffusionTraining(Training):
         t = (torch.arange(len(x0), dtype=torch.float64) + 0.5) / len(x0)
         eps = torch.randn(x0.shape, generator=rng.generator(self.seed, 0, "validation"))
         scores = {}
-        for name, weights in self._weights().items():
-            with self.eager(), weights(), evaluating(self.denoiser):
+        for name in ("raw", "ema"):
+            with self.shown(name):
                 parts = [diffusion_loss(self.denoiser, x0[i].to(self.device), t[i],
                                         eps[i].to(self.device), None if cond is None else cond[i].to(self.device))
                          for i in torch.arange(len(x0)).split(128)]
             scores[f"loss_{name}"] = torch.cat(parts).mean().item()
         return scores
 
-    def _weights(self) -> dict[str, Callable]:
-        return {"raw": contextlib.nullcontext, "ema": lambda: self.ema.swapped(self.denoiser.network)}
+    @contextlib.contextmanager
+    def shown(self, weights: str) -> Iterator[LatentDiffusion]:
+        """The model with its raw or averaged (ema) weights and without dropout, inside `with`; afterwards all is as it
+        was."""
+        swapped = {"raw": contextlib.nullcontext, "ema": lambda: self.ema.swapped(self.denoiser.network)}[weights]
+        with self.eager(), swapped(), evaluating(self.denoiser):
+            yield self.model
 
     @torch.no_grad()
     def pictures(self) -> dict[str, Tensor]:
@@ -192,9 +197,9 @@ class DiffusionTraining(Training):
         prompts = list(self.data.example_prompts)[:16]
         preview = dataclasses.replace(self.sampling, steps=min(self.preview_steps, self.sampling.steps))
         rows = []
-        for weights in self._weights().values():
-            with self.eager(), weights(), evaluating(self.denoiser):
-                rows.append(generate_many(self.model, pictures_of(prompts, self.seed), preview))
+        for name in ("raw", "ema"):
+            with self.shown(name) as model:
+                rows.append(generate_many(model, pictures_of(prompts, self.seed), preview))
         return {"samples": rearrange(torch.stack(rows), "r k c h w -> c (r h) (k w)")}
 
     def finish(self) -> dict:
