@@ -1,8 +1,9 @@
 """The sample command's full evaluation: its folder, what makes its key, and the files it leaves behind.
 
-    <model's folder>/evaluation/<key>/    00000.png ..., grid.png, results.json, index.html
+    <model's folder>/evaluation/<key>/    drawing.json, 00000.png ..., then grid.png, index.html, results.json
 
-The key is made of what determines the numbers; the same command again says that it is done, or goes on.
+The key is made of what determines the numbers, drawing.json holds what determines a picture. The same command again
+goes on, or says that it is done.
 """
 
 import dataclasses
@@ -13,23 +14,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from PIL import Image
-
 from diffusion import checkpoint, processes
 from diffusion.checkpoint import ModelFile
 from diffusion.config import TRUSTED, build, name_of, plain
 from diffusion.data.hashing import digest
-from diffusion.data.on_demand import OnDemand
 from diffusion.evaluation import reference
 from diffusion.evaluation.features import ClipFeatures, FeatureExtractor
 from diffusion.evaluation.full import Full
-from diffusion.evaluation.memorisation import Memorised
 from diffusion.evaluation.metrics.intervals import GROUPS
-from diffusion.evaluation.page import page
+from diffusion.evaluation.page import show
 from diffusion.evaluation.records import all_scores
+from diffusion.evaluation.reference import Reference
 from diffusion.evaluation.resumable import take_over
-from diffusion.grids import labelled, tiled, to_image
 from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.loading import fitting_guide, with_guide
 from diffusion.scoring import data_of
@@ -37,7 +33,6 @@ from diffusion.stages import relative, writable
 
 log = logging.getLogger(__name__)
 RECIPE = 1  # raised where the same command gives other numbers
-SHOWN = 64  # samples on the page and in the grid
 
 
 def evaluate(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, n: int, command: Sequence[str]) -> Path:
@@ -49,10 +44,7 @@ def evaluate(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, n
         raise ValueError(f"n = {n}: evaluation=full takes at least {GROUPS} pictures, for its intervals")
     asked, data, cache = cfg.evaluation, data_of(file, cfg), Path(cfg.paths.cache)
     extractors = networks(model, cfg)
-    given = [reference.load(path) for path in listed(asked.reference)]
-    if strangers := {r.extractor for r in given} - {extract.name for extract in extractors}:
-        raise ValueError(f"evaluation.reference: features of {', '.join(strangers)}, but the feature networks here are "
-                         f"{', '.join(extract.name for extract in extractors)}")
+    given = references(extractors, cfg)
     drawing = drawing_of(file, model, sampling, cfg, data.fingerprint())
     settings = {"n": n, "extractors": {extract.name: extract.hash for extract in extractors},
                 "training_pictures": asked.training_pictures, "sensitivity_pictures": asked.sensitivity_pictures,
@@ -61,16 +53,14 @@ def evaluate(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, n
     home = Path(cfg.out).expanduser() if cfg.out else file.path.parent / "evaluation"
     folder = home / key
     writable(folder)
-    if processes.from_first(results_in(folder).get("finished")):
+    if processes.from_first((folder / "results.json").exists()):
         log.info("finished before, in %s", relative(folder / "results.json"))
         return folder
     began = time.perf_counter()
-    results = {"ckpt": str(file.path), **drawing, **settings, "drawing": digest(drawing),
-               "command": shlex.join(["python", "sample.py", *command]), "finished": False}
     if processes.rank() == 0:
-        take_over(folder, n, [other.parent for other in home.glob("*/results.json") if other.parent != folder
-                              and results_in(other.parent).get("drawing") == results["drawing"]])
-        write(folder, results)
+        take_over(folder, n, [other.parent for other in home.glob("*/drawing.json")
+                              if other.parent != folder and json.loads(other.read_text()) == drawing])
+        write(folder / "drawing.json", drawing)
     processes.wait()
     full = Full(model, data, cache, n, cfg.seed, given, asked.training_pictures, cfg.batch, log.info)
     samples = full.draw(with_guide(sampling, model, cfg.trust), folder, cfg.negative)
@@ -79,10 +69,11 @@ def evaluate(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, n
     if processes.rank() > 0:
         return folder
     scores, memory = all_scores(full, every, quality)
-    results |= {"scores": scores, "sensitivity": [dataclasses.asdict(bin) for bin in sensitivity],
-                "minutes": (time.perf_counter() - began) / 60, "finished": True}
+    results = {"ckpt": str(file.path), **drawing, **settings, "command": shlex.join(["python", "sample.py", *command]),
+               "minutes": (time.perf_counter() - began) / 60, "finished": True, "scores": scores,
+               "sensitivity": [dataclasses.asdict(bin) for bin in sensitivity]}
     show(folder, results, full, samples, memory)
-    write(folder, results)
+    write(folder / "results.json", results)
     for name, score in scores.items():
         log.info("%-40s %.4g%s", name, score["value"],
                  "" if score["low"] is None else f"  ({score['low']:.4g} to {score['high']:.4g})")
@@ -101,6 +92,18 @@ def networks(model: LatentDiffusion, cfg) -> list[FeatureExtractor]:
     return own + further
 
 
+def references(extractors: Sequence[FeatureExtractor], cfg) -> list[Reference]:
+    """From evaluation.reference. Raises ValueError where one fits no network."""
+    known, found = {extract.name: extract for extract in extractors}, []
+    for given in map(reference.load, listed(cfg.evaluation.reference)):
+        if given.extractor not in known:
+            raise ValueError(f"evaluation.reference: features of {given.extractor}, but the feature networks here are "
+                             f"{', '.join(known)}")
+        given.check(known[given.extractor])
+        found.append(given)
+    return found
+
+
 def drawing_of(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, fingerprint: str) -> dict:
     """What determines picture i, whatever n is."""
     guide = fitting_guide(sampling, model.latent_shape, cfg.trust)
@@ -117,32 +120,7 @@ def listed(value) -> list:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def results_in(folder: Path) -> dict:
-    path = folder / "results.json"
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def write(folder: Path, results: dict) -> None:
-    text = json.dumps(results, indent=2, allow_nan=False) + "\n"
-    checkpoint.atomic(folder / "results.json", lambda temporary: Path(temporary).write_text(text))
-
-
-def show(folder: Path, results: dict, full: Full, samples: OnDemand, memory: dict[str, Memorised]) -> None:
-    """grid.png and index.html."""
-    shown = samples[: min(full.n, SHOWN)]
-    columns = min(len(shown), 8)
-    to_image(tiled(shown[: len(shown) // columns * columns], columns)).save(folder / "grid.png")
-    pairs = {name: nearest_pairs(full, samples, found) for name, found in memory.items()}
-    pictures = [(prompt, to_image(picture)) for prompt, picture in zip(full.prompts, shown)]
-    (folder / "index.html").write_text(page(results, pictures, pairs), encoding="utf-8")
-
-
-def nearest_pairs(full: Full, samples: OnDemand, found: Memorised, rows: int = 12) -> Image.Image:
-    """The samples nearest to a training picture, each with its neighbours behind it."""
-    training = full.data.split("train").pick(max(full.training_pictures, full.n), 0).images
-    lines = []
-    for i in found.neighbours.distances[:, 0].argsort()[:rows].tolist():
-        near, distances = found.neighbours.index[i], found.neighbours.distances[i].tolist()
-        told = ", ".join(f"{distance:.3g}" for distance in distances)
-        lines += [(f"{i:05}.png: {told}", torch.cat([samples[i : i + 1], training[near]]))]
-    return labelled(lines, columns=1 + found.neighbours.index.shape[1])
+def write(path: Path, content: dict) -> None:
+    """JSON, whole or not at all."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    checkpoint.atomic(path, lambda temporary: Path(temporary).write_text(text))

@@ -90,7 +90,7 @@ class Full:
                 if shown.n == 0 and left > 0:
                     self.say(f"the first {done} took {seconds:.3g} s: about "
                              f"{tqdm.format_interval(seconds * left / done)} left")
-                shown.n += done
+                shown.n += done  # update() counts nothing where the bar is not shown
                 shown.refresh()
 
             draw_missing(self.model, pictures_of(self.prompts, self.seed), sampling, folder, batch=self.batch,
@@ -98,10 +98,8 @@ class Full:
         return read(folder, self.n, self.data.image_size)
 
     def sets(self, extract: FeatureExtractor, samples: OnDemand) -> Sets:
-        """Raises ValueError where a given reference does not fit."""
+        """What one network sees."""
         given = next((reference for reference in self.references if reference.extractor == extract.name), None)
-        if given is not None:
-            given.check(extract)
         test = self.reference("test", extract)
         training = self.reference("train", extract, most=max(self.training_pictures, self.n))
         others, mirrored = {"training": training.features[: self.n]}, None

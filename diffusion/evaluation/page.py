@@ -1,14 +1,42 @@
-"""The page of an evaluation: one HTML file without links to anything, which opens offline."""
+"""The page of an evaluation: one HTML file without links to anything, which opens offline; and the grids on it."""
 
 import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
+from diffusion.data.on_demand import OnDemand
+from diffusion.evaluation.full import Full
+from diffusion.evaluation.memorisation import Memorised
+from diffusion.grids import labelled, tiled, to_image
+
 TEMPLATE = Path(__file__).with_name("page.html")
+SHOWN = 64  # samples on the page and in the grid
+
+
+def show(folder: Path, results: dict, full: Full, samples: OnDemand, memory: dict[str, Memorised]) -> None:
+    """grid.png and index.html."""
+    shown = samples[: min(full.n, SHOWN)]
+    columns = min(len(shown), 8)
+    to_image(tiled(shown[: len(shown) // columns * columns], columns)).save(folder / "grid.png")
+    pairs = {name: nearest_pairs(full, samples, found) for name, found in memory.items()}
+    pictures = [(prompt, to_image(picture)) for prompt, picture in zip(full.prompts, shown)]
+    (folder / "index.html").write_text(page(results, pictures, pairs), encoding="utf-8")
+
+
+def nearest_pairs(full: Full, samples: OnDemand, found: Memorised, rows: int = 12) -> Image.Image:
+    """The samples nearest to a training picture, each with its neighbours behind it."""
+    training = full.data.split("train").pick(max(full.training_pictures, full.n), 0).images
+    lines = []
+    for i in found.neighbours.distances[:, 0].argsort()[:rows].tolist():
+        near, distances = found.neighbours.index[i], found.neighbours.distances[i].tolist()
+        told = ", ".join(f"{distance:.3g}" for distance in distances)
+        lines += [(f"{i:05}.png: {told}", torch.cat([samples[i : i + 1], training[near]]))]
+    return labelled(lines, columns=1 + found.neighbours.index.shape[1])
 
 
 def page(results: Mapping, samples: Sequence[tuple[str, Image.Image]], memory: Mapping[str, Image.Image]) -> str:
