@@ -44,6 +44,9 @@ def refuse_diffusion(cfg, data, init_from: ModelFile | None) -> None:
     if cfg.evaluation.samples and not cfg.evaluation.judge and encoder is None:
         raise ValueError("evaluation=frechet measures on the features of the model's own CLIP, and text_encoder=none "
                          "has none: take evaluation=judged or evaluation=none")
+    if encoder is None and "evaluation" in cfg.callbacks and cfg.callbacks.evaluation.get("extractor") is None:
+        raise ValueError("callbacks=with_evaluation measures on the features of the model's own CLIP, and "
+                         "text_encoder=none has none: take callbacks=default")
     parts = describe(cfg, data, {}, encoder)
     network, autoencoder = build(parts["network"], cfg.trusted), build(parts["autoencoder"], cfg.trusted)
     latent_shape = autoencoder.latent_shape(data.image_size)

@@ -28,9 +28,6 @@ class Evaluation(pl.Callback):
     def on_train_start(self, trainer, training) -> None:
         if not (isinstance(training, DiffusionTraining) and self.every):
             return
-        if self.extract is None and training.model.text_encoder is None:
-            raise ValueError("callbacks=with_evaluation measures on features of the model's own CLIP, and "
-                             "text_encoder=none has none: take callbacks=default")
         self.extract = self.extract or ClipFeatures(training.model.text_encoder)
         self.full = Full(training.model, training.data, training.cache, self.n, self.seed)
         self.reference = self.full.reference("test", self.extract).moments

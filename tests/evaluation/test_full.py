@@ -48,7 +48,7 @@ def assert_same_scores(one, two):
         assert {**one[name], "value": 0, "low": 0, "high": 0} == {**two[name], "value": 0, "low": 0, "high": 0}
 
 
-def test_every_number_has_its_circumstances(model):
+def test_every_number_has_its_circumstances(model, caplog):
     folder, results = evaluated(model)
     assert folder.parent == model.parent / "evaluation" and len(folder.name) == 10
     assert results["finished"] and results["n"] == 20 and results["steps"] == 2 and results["weights"] == "ema"
@@ -67,6 +67,18 @@ def test_every_number_has_its_circumstances(model):
     assert scores["memorised/clip"]["reference_n"] == 40 and scores["memorised/clip"]["expected"] == 0.01
     files = {path.name for path in folder.iterdir()}
     assert {"00000.png", "00019.png", "grid.png", "index.html"} <= files and "00020.png" not in files
+    assert_page_shows_prompts_as_text(results, Image.open(folder / "00000.png"))
+    times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    caplog.set_level("INFO")
+    assert evaluated(model)[0] == folder and "finished before" in caplog.text
+    assert times == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def assert_page_shows_prompts_as_text(results, picture):
+    evil = "<script>alert(1)</script> & \"'"
+    text = page({**results, "ckpt": evil, "command": evil}, [(evil, picture)], {})
+    assert "<script" not in text and text.count("&lt;script&gt;alert(1)") == 4
+    assert "src=\"http" not in text and "href" not in text and "data:image/png;base64," in text
 
 
 def test_what_an_interruption_left_is_gone_on_with(model, caplog):
@@ -81,15 +93,6 @@ def test_what_an_interruption_left_is_gone_on_with(model, caplog):
     assert (folder / "00000.png").stat().st_mtime_ns == kept
     assert before.keys() == {path.name for path in folder.glob("0*.png")}
     assert_same_scores(whole["scores"], again["scores"])
-
-
-def test_a_finished_evaluation_is_left_alone(model, caplog):
-    caplog.set_level("INFO")
-    folder, _ = evaluated(model)
-    times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert evaluated(model)[0] == folder
-    assert times == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert "finished before" in caplog.text
 
 
 def test_numbers_do_not_depend_on_the_batch(model):
@@ -152,14 +155,6 @@ def test_an_evaluation_that_has_no_meaning_is_refused(model, tmp_path):
         evaluated(model, "n=19")
     with pytest.raises(ValueError, match="evaluation=full scores a finished model"):
         refuse_diffusion(compose("train", ["evaluation=full"]), None, None)
-
-
-def test_a_prompt_is_text_on_the_page_and_nothing_else(model):
-    folder, results = evaluated(model)
-    evil = "<script>alert(1)</script> & \"'"
-    text = page({**results, "ckpt": evil, "command": evil}, [(evil, Image.open(folder / "00000.png"))], {})
-    assert "<script" not in text and text.count("&lt;script&gt;alert(1)") == 4
-    assert "src=\"http" not in text and "href" not in text and "data:image/png;base64," in text
 
 
 @pytest.mark.slow
