@@ -92,5 +92,5 @@ def of_ratio(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> Interval:
     """r = mean(a) / mean(b) of pairs: Var[r] = Var[a - r b] / (n mean(b)^2) (Cochran 1977, Eq. 6.12)."""
     a, b = a.double(), b.double()
     ratio = (a.mean() / b.mean()).item()
-    around = of_mean(a - ratio * b).scaled(1 / b.mean().item())
+    around = of_mean((a - ratio * b) / b.mean())
     return Interval(ratio, ratio + around.low, ratio + around.high)

@@ -10,22 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffusion.evaluation.comparable import comparable
+from diffusion.evaluation.metrics.intervals import wilson
 from diffusion.reporting.differences import shown
 from diffusion.reporting.run import Run
 
 Score = Mapping[str, Any]
 
-Z = 1.959963984540054  # of a normal 95 % interval
 BETTER = {"loss": "low", "frechet": "low", "kernel_distance": "low", "prompts_right": "high", "class_agreement": "high",
           "judge_accuracy": "high", "accuracy": "high", "retrieval": "high", "psnr": "high", "ssim": "high"}
 NO_SCORES = ("minutes", "stage_minutes")
-
-
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """The 95 % interval of a proportion (Wilson 1927): the p with |share - p| = Z sqrt(p (1 - p) / n)."""
-    centre, spread = share + Z**2 / (2 * n), Z * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    low, high = (centre - spread) / (1 + Z**2 / n), (centre + spread) / (1 + Z**2 / n)
-    return low if share > 0 else 0.0, high if share < 1 else 1.0
 
 
 def own_scores(run: Run) -> dict[str, Score]:
@@ -48,8 +41,8 @@ def _circumstances(name: str, value: float, run: Run) -> dict[str, Any]:
                 "features_hash": details.get("features"), "reference": f"{data}/test"}
     if name.startswith(("prompts_right", "class_agreement")):
         n, judge = results["samples_per_group"], results.get("evaluation", {}).get("judged_by")
-        low, high = wilson(value, n)
-        return {"low": low, "high": high, "n": n, "reference": f"judge {judge}"}
+        interval = wilson(value, n)
+        return {"low": interval.low, "high": interval.high, "n": n, "reference": f"judge {judge}"}
     if name.startswith("loss"):  # a mean over the noise levels that the schedule visits, in the target's units
         latents = run.facts.get("parents", {}).get("autoencoder", data)
         return {"reference": f"{shown(run.cfg.schedule['_target_'])}, {shown(run.cfg.parameterization['_target_'])}, "

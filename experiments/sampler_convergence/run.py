@@ -19,7 +19,6 @@ from xml.etree import ElementTree
 
 import diffusers
 import torch
-from diffusion.reporting.plot import Line, Plot, draw
 from torch import Tensor
 
 from diffusion import checkpoint
@@ -27,6 +26,7 @@ from diffusion.discretizations import karras, log_snr, trailing
 from diffusion.estimate import Estimate
 from diffusion.guidance import classifier_free
 from diffusion.loading import load_model
+from diffusion.reporting.plot import Line, Plot, draw
 from diffusion.rng import SampleNoise
 from diffusion.samplers import ddim, deis, dpmpp_2m, dpmpp_2s, dpmpp_3m, heun, unipc
 

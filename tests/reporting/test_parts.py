@@ -11,13 +11,14 @@ from diffusion.config import name_of
 from diffusion.denoiser import Denoiser
 from diffusion.discretizations import trailing
 from diffusion.evaluation.comparable import comparable
+from diffusion.evaluation.metrics.intervals import wilson
 from diffusion.guidance import classifier_free
 from diffusion.parameterizations import V
 from diffusion.reporting.axes import around, linear_ticks, log_ticks, written
 from diffusion.reporting.differences import ABSENT, differences, labels, shown
 from diffusion.reporting.network_evaluations import count, named
 from diffusion.reporting.plot import thinned
-from diffusion.reporting.scores import difference, marks, wilson
+from diffusion.reporting.scores import difference, marks
 from diffusion.schedules import Cosine
 
 
@@ -115,7 +116,8 @@ def test_what_may_not_be_compared_says_why_instead(key, other):
 @pytest.mark.parametrize(("right", "n"), [(0, 10), (3, 10), (500, 1000), (10, 10)])
 def test_a_proportion_lies_at_its_intervals_critical_distance(right, n):
     share = right / n
-    low, high = wilson(share, n)
+    found = wilson(share, n)
+    low, high = found.low, found.high
     assert 0 <= low <= share <= high <= 1
     for end in {low, high} - {0.0, 1.0}:
         assert abs(share - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / n), rel=1e-5)

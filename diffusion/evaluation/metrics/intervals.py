@@ -79,10 +79,15 @@ def of_mean(values: Float[Tensor, " n"]) -> Interval:
 
 
 def of_share(hits: Bool[Tensor, " n"]) -> Interval:
-    """Of independent hits and misses (Wilson 1927)."""
-    n, p = len(hits), hits.double().mean().item()
-    centre, half = p + Z**2 / (2 * n), Z * (p * (1 - p) / n + Z**2 / (4 * n**2)) ** 0.5
-    return Interval(p, (centre - half) / (1 + Z**2 / n), (centre + half) / (1 + Z**2 / n))
+    """Of independent hits and misses."""
+    return wilson(hits.double().mean().item(), len(hits))
+
+
+def wilson(share: float, n: int) -> Interval:
+    """Of a share of n: all p with |share - p| <= Z sqrt(p (1 - p) / n) (Wilson 1927)."""
+    centre, half = share + Z**2 / (2 * n), Z * (share * (1 - share) / n + Z**2 / (4 * n**2)) ** 0.5
+    low, high = (centre - half) / (1 + Z**2 / n), (centre + half) / (1 + Z**2 / n)
+    return Interval(share, low if share > 0 else 0.0, high if share < 1 else 1.0)
 
 
 def student(freedom: int) -> float:
