@@ -1,11 +1,6 @@
 #!/usr/bin/env bash
-# Schedule x parameterization at equal budget: latent_shapes whole, latent_cifar at a small budget. Each line is one sweep,
-# whose autoencoder, CLIP and judge are trained once.
+# Schedule x parameterization at equal budget. Each line is one sweep, whose autoencoder, CLIP and judge are trained once.
 set -euo pipefail
 shapes=(experiment=latent_shapes steps=500 batch=32 sampling_steps=20 evaluation.samples=400)
 python train.py -m "${shapes[@]}" schedule=linear,cosine parameterization=eps,x0,v
 python train.py -m "${shapes[@]}" schedule=rectified_flow parameterization=v,velocity
-cifar=(experiment=latent_cifar steps=500 batch=32 compile=false sampling_steps=20 evaluation.samples=500)
-python train.py -m "${cifar[@]}" schedule=linear parameterization=eps
-python train.py -m "${cifar[@]}" schedule=cosine parameterization=v
-python train.py -m "${cifar[@]}" schedule=rectified_flow parameterization=velocity
