@@ -1,5 +1,7 @@
 """Pictures for people: a grid with a prompt beside each row, and the parameters of a picture inside its PNG."""
 
+import base64
+import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +20,13 @@ def to_image(picture: UInt8[Tensor, "c h w"]) -> Image.Image:
     """As a Pillow image."""
     array = np.ascontiguousarray(picture.movedim(0, -1).numpy())
     return Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
+
+
+def data_url(picture: Image.Image) -> str:
+    """As a PNG that stands in the page itself."""
+    file = io.BytesIO()
+    picture.save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def shown_at(size: int) -> int:

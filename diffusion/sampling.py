@@ -19,8 +19,8 @@ from diffusion import checkpoint, processes, scoring
 from diffusion.acceleration import choose
 from diffusion.checkpoint import ModelFile
 from diffusion.config import TRUSTED, build, check, name_of, plain
-from diffusion.evaluating import evaluate
 from diffusion.evaluation.generation import generate_many, pictures_of
+from diffusion.full_evaluation import evaluate
 from diffusion.grids import labelled, save_png
 from diffusion.guidance import autoguidance, cfg_pp, classifier_free
 from diffusion.latent import LatentDiffusion, Sampling

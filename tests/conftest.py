@@ -9,14 +9,17 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-import tests.typechecker  # noqa: F401  the hook looks it up
+from tests import typechecker
 
-install_import_hook("diffusion", "tests.typechecker.check")
-
-from diffusion.acceleration import cpu_bf16_gain  # noqa: E402
-
+install_import_hook("diffusion", f"{typechecker.__name__}.check")
 torch.set_num_threads(1)
-cpu_bf16_gain()  # where AMX is listed but does not work, keep this process from using it
+
+
+def pytest_sessionstart():
+    """Where AMX is listed but does not work, keep this process from using it."""
+    from diffusion.acceleration import cpu_bf16_gain
+
+    cpu_bf16_gain()
 
 
 @pytest.fixture

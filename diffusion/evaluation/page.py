@@ -1,7 +1,5 @@
 """The page of an evaluation: one HTML file without links to anything, which opens offline; and the grids on it."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from PIL import Image
 from diffusion.data.on_demand import OnDemand
 from diffusion.evaluation.full import Full
 from diffusion.evaluation.memorisation import Memorised
-from diffusion.grids import labelled, tiled, to_image
+from diffusion.grids import data_url, labelled, tiled, to_image
 
 TEMPLATE = Path(__file__).with_name("page.html")
 SHOWN = 64  # samples on the page and in the grid
@@ -42,13 +40,6 @@ def nearest_pairs(full: Full, samples: OnDemand, found: Memorised, rows: int = 1
 def page(results: Mapping, samples: Sequence[tuple[str, Image.Image]], memory: Mapping[str, Image.Image]) -> str:
     """samples: prompts, which are anybody's text, and their pictures; memory: a grid for each feature network."""
     render = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    render.globals["inline"] = inline
+    render.globals["inline"] = data_url
     return render.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         results=results, scores=results["scores"], samples=samples, memory=memory)
-
-
-def inline(picture: Image.Image) -> str:
-    """As a data URL."""
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

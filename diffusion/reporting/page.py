@@ -75,6 +75,3 @@ def number(value: float | None) -> str:
 def whole(value: float | None) -> str:
     """1234567 -> "1,234,567"."""
     return "" if value is None else f"{value:,.0f}"
-
-
-__all__ = ["page", "write"]

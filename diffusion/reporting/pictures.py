@@ -5,15 +5,13 @@ with sample_every=, one of each, raw weights above and averaged below. Both come
 prompt begins with the same noise in every run of the same seed and latent shape.
 """
 
-import base64
 import dataclasses
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
-from diffusion.grids import unlabelled
+from diffusion.grids import data_url, unlabelled
 from diffusion.reporting.run import Run
 
 LARGEST = 96     # pixels of a picture on the page
@@ -81,9 +79,7 @@ def strip(pictures: Sequence[Image.Image]) -> str:
     row = Image.new("RGBA", (len(pictures) * (size + gap) - gap, size))
     for i, picture in enumerate(pictures):
         row.paste(picture.convert("RGB").resize((size, size), Image.Resampling.LANCZOS), (i * (size + gap), 0))
-    file = io.BytesIO()
-    row.save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return data_url(row)
 
 
 def unpaired(runs: Sequence[Run]) -> str | None:
