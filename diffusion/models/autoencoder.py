@@ -21,6 +21,9 @@ from diffusion.models.gaussian import Gaussian
 Pixels = Float[Tensor, "b c h w"]
 Latents = Float[Tensor, "b d i j"]
 
+# Of the posterior, at the start: from 0 its noise hides the picture from the decoder for hundreds of updates.
+START_LOG_VAR = -6.0
+
 
 class Level(nn.Module):
     """Residual blocks, then a change of size (or none)."""
@@ -136,6 +139,7 @@ class KLAutoencoder(nn.Module):
         sizes = widths, blocks_per_level, norm_groups, mid_attention
         self.encoder = Encoder(image_channels, 2 * latent_channels, *sizes)
         self.quant_conv = nn.Conv2d(2 * latent_channels, 2 * latent_channels, 1)
+        nn.init.constant_(self.quant_conv.bias[latent_channels:], START_LOG_VAR)
         self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1)
         self.decoder = Decoder(latent_channels, image_channels, *sizes)
         self.register_buffer("shift", torch.zeros(latent_channels, 1, 1))
