@@ -17,6 +17,7 @@ from diffusion.denoiser import Denoiser
 from diffusion.discretizations import trailing
 from diffusion.estimate import Denoise, Noise, Sampler, Step
 from diffusion.guidance import cfg_pp, classifier_free, thresholded
+from diffusion.models.attention import keys_kept
 from diffusion.models.identity import Identity
 from diffusion.pixels import to_uint8
 from diffusion.samplers.ddim import ddim
@@ -102,8 +103,9 @@ class LatentDiffusion(nn.Module):
         schedule = self.denoiser.schedule
         ts = sampling.discretization(schedule, sampling.steps)
         eps = noise(torch.empty(n, *self.latent_shape, device=self.device))
-        yield from sampling.sampler(self.denoise(cond, sampling, negative), schedule, schedule.prior(ts[0], eps), ts,
-                                    noise)
+        with keys_kept(self.denoiser.network):
+            yield from sampling.sampler(self.denoise(cond, sampling, negative), schedule, schedule.prior(ts[0], eps),
+                                        ts, noise)
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[str], noise: Noise, sampling: Sampling, negative: str = ""

@@ -6,6 +6,9 @@ A transformer block adds self(norm x), then cross(norm x, tokens), then ff(norm 
 section 3.3).
 """
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -49,6 +52,7 @@ class Attention(nn.Module):
                  qk_norm: bool = False, fused: bool = False):
         super().__init__()
         self.heads, self.fused = heads, fused
+        self.kept: dict[int, tuple[Tensor, Tensor, Tensor]] | None = None  # see keys_kept
         self.to_q = nn.Linear(dim, dim, bias=bias)
         self.to_k = nn.Linear(context_dim or dim, dim, bias=bias)
         self.to_v = nn.Linear(context_dim or dim, dim, bias=bias)
@@ -61,13 +65,41 @@ class Attention(nn.Module):
         context: Float[Tensor, "b l e"] | None = None,
         mask: Bool[Tensor, "b l"] | None = None,
     ) -> Float[Tensor, "b n d"]:
-        context = x if context is None else context
-        q, k, v = self.to_q(x), self.to_k(context), self.to_v(context)
-        q, k, v = (rearrange(y, "b n (h d) -> b n h d", h=self.heads) for y in (q, k, v))
-        if self.norm_q is not None:  # not after the next line: compiled in bf16 on a CPU, NaN gradients (torch 2.13)
-            q, k = (norm(y.to(norm.weight.dtype)).to(v.dtype) for norm, y in ((self.norm_q, q), (self.norm_k, k)))
-        q, k, v = (rearrange(y, "b n h d -> b h n d") for y in (q, k, v))
+        q = self._of_heads(self.to_q(x), self.norm_q)
+        if context is None:
+            k, v = self.keys_and_values(x)
+        elif self.kept is None:
+            k, v = self.keys_and_values(context)
+        else:
+            if id(context) not in self.kept:  # the context beside them, so that nothing else gets its id
+                self.kept[id(context)] = (context, *self.keys_and_values(context))
+            _, k, v = self.kept[id(context)]
         return self.to_out(rearrange(attend(q, k, v, mask, fused=self.fused), "b h n d -> b n (h d)"))
+
+    def keys_and_values(
+        self, context: Float[Tensor, "b l e"]
+    ) -> tuple[Float[Tensor, "b h l c"], Float[Tensor, "b h l c"]]:
+        return self._of_heads(self.to_k(context), self.norm_k), self._of_heads(self.to_v(context), None)
+
+    def _of_heads(self, y: Float[Tensor, "b n d"], norm: nn.Module | None) -> Float[Tensor, "b h n c"]:
+        y = rearrange(y, "b n (h c) -> b n h c", h=self.heads)
+        if norm is not None:  # not after the next line: compiled in bf16 on a CPU, NaN gradients (torch 2.13)
+            y = norm(y.to(norm.weight.dtype)).to(y.dtype)
+        return rearrange(y, "b n h c -> b h n c")
+
+
+@contextlib.contextmanager
+def keys_kept(network: nn.Module) -> Iterator[None]:
+    """Within, attention to one and the same tensor of tokens computes its keys and values once: for sampling, whose
+    steps all read the same prompts with the same weights."""
+    layers = [module for module in network.modules() if isinstance(module, Attention)]
+    for layer in layers:
+        layer.kept = {}
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.kept = None
 
 
 class GEGLU(nn.Module):

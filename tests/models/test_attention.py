@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffusion.models.attention import Attention, SpatialSelfAttention, SpatialTransformer, attend
+from diffusion.models.attention import Attention, SpatialSelfAttention, SpatialTransformer, attend, keys_kept
 
 
 def heads(keys=7, dtype=torch.float64):
@@ -74,3 +74,37 @@ def test_attention_blocks_start_as_the_identity(block):
     x = torch.randn(2, 32, 4, 6)
     told = (torch.randn(2, 3, 6),) if isinstance(block, SpatialTransformer) else ()
     assert torch.equal(block(x, *told), x)
+
+
+def test_keys_of_the_same_tokens_are_computed_once():
+    torch.manual_seed(0)
+    layer = Attention(16, heads=2, context_dim=12, qk_norm=True).double()
+    projections = []
+    layer.to_k.register_forward_hook(lambda *_: projections.append(1))
+    x, y = torch.randn(2, 2, 5, 16, dtype=torch.float64)
+    tokens, others = torch.randn(2, 2, 7, 12, dtype=torch.float64)
+    calls = [(x, tokens), (y, tokens), (x, others), (y, tokens), (x, others)]
+    plain = [layer(*call) for call in calls]
+    assert len(projections) == 5
+    with keys_kept(layer):
+        kept = [layer(*call) for call in calls]
+    assert len(projections) == 7
+    assert all(torch.equal(a, b) for a, b in zip(kept, plain))
+
+
+def test_attention_to_itself_keeps_nothing():
+    layer = Attention(16, heads=2)
+    x, y = torch.randn(2, 2, 5, 16)
+    with keys_kept(layer):
+        layer(x)
+        torch.testing.assert_close(layer(y), layer(y.clone()))
+        assert not layer.kept
+
+
+def test_kept_keys_are_forgotten_after_an_error():
+    layer = Attention(16, heads=2, context_dim=12)
+    tokens = torch.randn(1, 3, 12)
+    with pytest.raises(KeyboardInterrupt), keys_kept(layer):
+        layer(torch.randn(1, 5, 16), tokens)
+        raise KeyboardInterrupt
+    assert layer.kept is None
