@@ -183,11 +183,15 @@ def _gradients(network: nn.Module, example: tuple, plan: Acceleration) -> dict[s
     network.zero_grad(set_to_none=True)
     device = next(network.parameters()).device
     with plan.autocast(device):
-        out = network(*example)
-    out = out if isinstance(out, Tensor) else torch.cat([part.flatten(1) for part in out], 1)
+        out = as_one(network(*example))
     weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(device)
     (out.float() * weight).mean().backward()
     return {name: p.grad.float().clone() for name, p in network.named_parameters() if p.grad is not None}
+
+
+def as_one(out: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """All that a network returned, as one tensor."""
+    return out if isinstance(out, Tensor) else torch.cat([part.flatten(1) for part in out], 1)
 
 
 def _machine(network: nn.Module, plan: Acceleration) -> str:

@@ -23,7 +23,7 @@ from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.loading import load_model, with_guide
 from diffusion.memory import keep_freed_memory
 from diffusion.refusals import refuse_early
-from diffusion.runs import device_of, planned, quiet, run
+from diffusion.runs import GRID_COLUMNS, device_of, planned, quiet, run
 from diffusion.stages import Compose, Stage, kind_of, parent_stage, plan, relative, writable
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 def main(cfg, choices: dict[str, str | None], overrides: list[str], compose: Compose) -> dict:
     """Returns the content of results.json."""
+    began = time.perf_counter()
     quiet()
     keep_freed_memory()
     check(cfg, cfg.trusted)
@@ -47,7 +48,7 @@ def main(cfg, choices: dict[str, str | None], overrides: list[str], compose: Com
     refuse_early(stage, data)
     announce(stage, judge)
     for part in stage.walk():
-        run(part, data)
+        run(part, data, began)
     results = stage.results()
     if kind_of(stage.cfg) == "latent_diffusion":
         results = sampled_and_scored(stage, judge, data)
@@ -70,6 +71,7 @@ def announce(stage: Stage, judge: Stage | None) -> None:
     for part in [*stage.walk(), *([judge] if judge else [])]:
         left = part.cfg.steps * part.cfg.reference_seconds_per_step * slower
         state = ("finished" if part.finished() else "goes on" if part.started()
+                 else f"as many steps as fit into what is left of {part.cfg.budget}" if part.cfg.budget
                  else f"{part.cfg.steps} steps, about {duration(left)} here")
         log.info("  %-12s %s  %s%s", part.part, relative(part.folder), state,
                  " (after the samples, to score them)" if part is judge else "")
@@ -125,7 +127,8 @@ def ready(stage: Stage) -> LatentDiffusion:
     return model
 
 
-def draw_grid(model: LatentDiffusion, data, sampling: Sampling, seed: int, path: Path, n: int = 8) -> None:
+def draw_grid(model: LatentDiffusion, data, sampling: Sampling, seed: int, path: Path,
+              n: int = GRID_COLUMNS) -> None:
     """n pictures of each example prompt."""
     prompts = list(data.example_prompts)
     pictures = generate_many(model, pictures_of(prompts, seed, n), sampling)

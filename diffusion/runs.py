@@ -16,8 +16,8 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
-from diffusion import checkpoint, processes, snapshots
-from diffusion.acceleration import Acceleration, accelerate, choose, has_fast_bf16
+from diffusion import budget, checkpoint, processes, snapshots
+from diffusion.acceleration import WORTH_COMPILING, Acceleration, accelerate, choose, has_fast_bf16
 from diffusion.assembly import ASSEMBLE, settings_of
 from diffusion.callbacks.progress import Progress, duration
 from diffusion.callbacks.saving import AtomicCheckpointIO, Interrupted, Saving
@@ -29,6 +29,7 @@ from diffusion.stages import Stage, config_yaml, extend_path, relative
 from diffusion.training.base import NonFinite, Training
 
 log = logging.getLogger(__name__)
+GRID_COLUMNS = 8  # pictures of each example prompt, at the end
 
 
 class CannotResume(RuntimeError):
@@ -57,8 +58,11 @@ def device_of(cfg) -> torch.device:
     return torch.device(accelerator)
 
 
-def run(stage: Stage, data) -> None:
-    """Train a stage unless it is finished. Raises Interrupted, NonFinite."""
+def run(stage: Stage, data, began: float | None = None) -> None:
+    """Train a stage unless it is finished. Raises Interrupted, NonFinite.
+
+    began  when the command did, by time.perf_counter: a budget counts from there
+    """
     resume = stage.cfg.resume
     finished, started = processes.from_first((stage.finished(), stage.started()))
     if finished and resume != "never":
@@ -70,7 +74,7 @@ def run(stage: Stage, data) -> None:
                 (stage.folder / name).unlink(missing_ok=True)
             shutil.rmtree(stage.folder / snapshots.FOLDER, ignore_errors=True)
         processes.wait()
-        train(stage, data, stage.resume_path if started and resume != "never" else extend_path(stage.cfg))
+        train(stage, data, stage.resume_path if started and resume != "never" else extend_path(stage.cfg), began)
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -114,13 +118,22 @@ def planned(stage: Stage, device: torch.device) -> Acceleration:
         planned = Acceleration(**plan["acceleration"])
         asked = stage.cfg.compile
         return planned if asked == "auto" else dataclasses.replace(planned, compile=bool(asked))
-    return choose(stage.cfg.precision, stage.cfg.compile, device, stage.cfg.steps)
+    steps = stage.cfg.steps if stage.cfg.budget is None else WORTH_COMPILING  # how many will fit is not known yet
+    return choose(stage.cfg.precision, stage.cfg.compile, device, steps)
 
 
-def train(stage: Stage, data, resume_from: Path | None) -> None:
+def kept_steps(stage: Stage) -> int | None:
+    """What a budget came to when the run began."""
+    path = stage.folder / "plan.yaml"
+    return processes.from_first(yaml.safe_load(path.read_text()).get("steps") if path.exists() else None)
+
+
+def train(stage: Stage, data, resume_from: Path | None, began: float | None = None) -> None:
     """From an opened folder to results.json."""
     cfg, started = stage.cfg, time.perf_counter()
     device = device_of(cfg)
+    steps = kept_steps(stage) if cfg.budget is not None else None
+    cfg.steps = steps or cfg.steps
     pl.seed_everything(cfg.seed, verbose=False)
     training = assembled(stage, data)
     if stage.cfg.init_from is not None and resume_from is None:
@@ -133,8 +146,15 @@ def train(stage: Stage, data, resume_from: Path | None) -> None:
     network, example = training.accelerated()
     acceleration = accelerate(network, example, acceleration, Path(cfg.paths.cache) / "gradients")
     training.place(device, acceleration)
+    if cfg.budget is not None and steps is None:
+        drawn = len(data.example_prompts) * GRID_COLUMNS if training.kind == "latent_diffusion" else 0
+        spent = time.perf_counter() - (started if began is None else began)
+        steps = processes.from_first(budget.steps_within(cfg.budget, spent, training, drawn, cfg.sampling_steps))
+        cfg.steps = training.steps = steps
+        log.info("%s: budget = %s, %s of it are over: %d steps fit", stage.part, cfg.budget, duration(spent), steps)
     if processes.rank() == 0:
-        stage.write("plan.yaml", {"acceleration": vars(acceleration), "device": device.type})
+        stage.write("plan.yaml", {"acceleration": vars(acceleration), "device": device.type,
+                                  **({} if steps is None else {"steps": steps})})
     size = sum(p.numel() for p in training.parameters() if p.requires_grad)
     log.info("%s: %s parameters, %d steps of %d, %s on %s, ready in %s", stage.part, f"{size:,}", cfg.steps, cfg.batch,
              acceleration, device.type, duration(time.perf_counter() - started))

@@ -19,10 +19,11 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from diffusion.budget import seconds_of
 from diffusion.checkpoint import ModelFile, atomic, file_hash, load, model_path
 from diffusion.config import canonical, locate, plain
 
-RECIPE = 2  # raised with every entry under "Numbers changed" in CHANGELOG.md
+RECIPE = 3  # raised with every entry under "Numbers changed" in CHANGELOG.md
 NUMBERS = ("seed", "steps", "batch", "clip", "precision", "optimizer", "lr")
 SHARED = ("data", "paths", "logger", "trainer", "debug")  # groups that a parent takes over from its child
 SHARED_KEYS = ("precision", "compile", "trusted", "workers", "save_minutes")
@@ -130,6 +131,8 @@ def key_of(cfg: DictConfig, parents: Mapping[str, Stage], data) -> str:
     content["data"] = data.fingerprint()
     content["parents"] = {name: parent.key for name, parent in sorted(parents.items())}
     content["recipe"] = RECIPE
+    if cfg.budget is not None:
+        content |= {"steps": None, "budget": seconds_of(cfg.budget)}
     origins = {"init_from": init_path(cfg), "extend_from": extend_path(cfg)}
     content |= {name: file_hash(path) for name, path in origins.items() if path is not None}
     text = json.dumps(content, sort_keys=True, default=str)
@@ -161,6 +164,8 @@ def refuse_to_extend(stage: Stage) -> None:
     cfg, folder = stage.cfg, Path(stage.cfg.extend_from).expanduser()
     if cfg.init_from is not None:
         raise ValueError("init_from and extend_from exclude each other: one takes weights, the other a whole run")
+    if cfg.budget is not None:
+        raise ValueError("extend_from goes on to a number of steps: give steps=, not budget=")
     before, facts = OmegaConf.load(folder / "config.yaml"), load(folder).facts
     groups = locate(cfg.task["_target_"], cfg.trusted).groups
     same = [name for name in (*groups, *NUMBERS) if name not in ("data", "steps", "lr")]
