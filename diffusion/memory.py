@@ -1,4 +1,4 @@
-"""Keep freed memory: the allocator's habit that decides how fast a CPU trains.
+"""How much memory is used, and kept when freed: the allocator's habit that decides how fast a CPU trains.
 
 glibc hands every large block back to the system when it is freed, so each training step asks for its activations anew,
 page by page. In a virtual machine that gives free pages back to its host this can cost thirty times the step itself.
@@ -6,6 +6,9 @@ page by page. In a virtual machine that gives free pages back to its host this c
 
 import ctypes
 import platform
+import sys
+
+import torch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 LARGEST = 1 << 30
@@ -17,3 +20,15 @@ def keep_freed_memory() -> bool:
         return False
     libc = ctypes.CDLL(None)
     return bool(libc.mallopt(M_MMAP_THRESHOLD, LARGEST) and libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def peak_gib(device: torch.device) -> float | None:
+    """The most memory held so far: by tensors on a CUDA device, elsewhere by this process; None where nobody counts."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    if sys.platform == "win32":
+        return None
+    import resource  # Unix only
+
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return held / (2**30 if sys.platform == "darwin" else 2**20)  # bytes there, KiB here

@@ -25,6 +25,7 @@ from diffusion.callbacks.snapshots import Snapshots
 from diffusion.config import build, plain
 from diffusion.data.batches import MicroBatches, StepLoader
 from diffusion.loggers import loggers_of
+from diffusion.memory import peak_gib
 from diffusion.stages import Stage, config_yaml, extend_path, relative
 from diffusion.training.base import NonFinite, Training
 
@@ -203,6 +204,7 @@ def finish(stage: Stage, training: Training, data) -> None:
     """Model file and results, after the last step."""
     scores = training.finish()
     seconds = training.seconds + time.perf_counter() - training.started
+    peak = peak_gib(training.device)
     facts = {"experiment": stage.experiment, "key": stage.key, "steps": stage.cfg.steps, "seed": stage.cfg.seed,
              "sampling_steps": stage.cfg.sampling_steps, "data": plain(stage.cfg.data),
              "data_fingerprint": data.fingerprint(), "metrics": scores, "minutes": seconds / 60,
@@ -211,11 +213,11 @@ def finish(stage: Stage, training: Training, data) -> None:
     if processes.rank() == 0:
         training.save(stage.model_path, facts)
         stage.write("results.json", {"finished": True, "experiment": stage.experiment, "key": stage.key,
-                                     "steps": stage.cfg.steps, "stage_minutes": seconds / 60, "command": stage.command,
-                                     **scores})
+                                     "steps": stage.cfg.steps, "stage_minutes": seconds / 60, "peak_memory_gib": peak,
+                                     "command": stage.command, **scores})
     processes.wait()
     shown = {k: v for k, v in scores.items() if isinstance(v, float)}
-    log.info("%s: done in %s%s", stage.part, duration(seconds),
+    log.info("%s: done in %s%s%s", stage.part, duration(seconds), "" if peak is None else f", {peak:.1f} GiB at most",
              "".join(f", {name} {value:.4g}" for name, value in shown.items()))
 
 

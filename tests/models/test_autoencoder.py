@@ -4,19 +4,11 @@ import jaxtyping
 import pytest
 import torch
 
+from benchmarks.peers import AUTOENCODER, diffusers_autoencoder, renamed
 from diffusion.models.autoencoder import KLAutoencoder
 from diffusion.models.gaussian import Gaussian
 from diffusion.models.identity import Identity
 
-# names here -> names in diffusers
-RENAMES = {
-    "attentions.0.norm.": "attentions.0.group_norm.",
-    "attentions.0.attention.": "attentions.0.",
-    "downsample.": "downsamplers.0.",
-    "upsample.": "upsamplers.0.",
-    "to_out.": "to_out.0.",
-    "norm_out.": "conv_norm_out.",
-}
 SMALL = {"widths": (16, 32), "norm_groups": 8}
 CONFIGS = {
     "two levels": SMALL,
@@ -39,27 +31,6 @@ def randomised(network):
 
 def pictures(network, batch=2, size=16, dtype=torch.float64):
     return torch.randn(batch, network.image_channels, size, size, dtype=dtype).clamp(-1, 1)
-
-
-def diffusers_name(name):
-    for ours, theirs in RENAMES.items():
-        name = name.replace(ours, theirs)
-    return name
-
-
-def diffusers_autoencoder(network, config):
-    from diffusers import AutoencoderKL
-
-    levels = len(config["widths"])
-    theirs = AutoencoderKL(
-        in_channels=network.image_channels, out_channels=network.image_channels,
-        latent_channels=network.latent_channels, block_out_channels=config["widths"],
-        layers_per_block=config.get("blocks_per_level", 1), norm_num_groups=config["norm_groups"],
-        down_block_types=["DownEncoderBlock2D"] * levels, up_block_types=["UpDecoderBlock2D"] * levels,
-        mid_block_add_attention=config.get("mid_attention", True),
-    )
-    theirs.load_state_dict({diffusers_name(n): p for n, p in network.named_parameters()})
-    return theirs
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
@@ -85,8 +56,16 @@ def test_autoencoder_is_diffusers_autoencoder(config):
         if not name.endswith("to_k.bias"):  # softmax does not see it: its gradient is rounding
             assert parameter.grad.abs().max() > 1e-6, name
         torch.testing.assert_close(
-            parameter.grad, gradients[diffusers_name(name)], rtol=1e-5, atol=1e-5,
+            parameter.grad, gradients[renamed(name, AUTOENCODER)], rtol=1e-5, atol=1e-5,
             msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_the_posterior_starts_narrow():
+    torch.manual_seed(0)
+    network = KLAutoencoder(**SMALL)
+    with torch.no_grad():
+        posterior = network.posterior(pictures(network, batch=8, dtype=torch.float32))
+    assert (posterior.log_var.exp().sqrt() < 0.5 * posterior.mean.std()).float().mean() > 0.9
 
 
 def whitened(config=SMALL):

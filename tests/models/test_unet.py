@@ -4,27 +4,16 @@ import jaxtyping
 import pytest
 import torch
 
+from benchmarks.peers import UNET, UNUSED, diffusers_unet, renamed
 from diffusion.conditioning import Conditioning
 from diffusion.models.embeddings import sinusoidal
 from diffusion.models.unet import UNet
 from tests.networks import gradients, inputs, randomised
 
-# names here -> names in diffusers
-RENAMES = {
-    "pooled_embedding.": "class_embedding.",
-    "downsample.": "downsamplers.0.",
-    "upsample.": "upsamplers.0.",
-    "to_out.": "to_out.0.",
-    "ff.proj.": "ff.net.0.proj.",
-    "ff.out.": "ff.net.2.",
-    "norm_out.": "conv_norm_out.",
-}
-
 ONE = {"self_attention": [False, True], "cross_attention": [False, True]}
 BOTH = {"self_attention": [True, True], "cross_attention": [True, True]}
 SELF = {"cross_attention": [False, False], "context_dim": None}
 SMALL = ONE | {"widths": [16, 32], "blocks_per_level": 1, "heads_dim": 8, "context_dim": 12, "norm_groups": 8}
-UNUSED = 6  # channels of the tokens that diffusers wants where our network reads none
 CONFIGS = {
     "two levels": SMALL,
     "pooled": SMALL | {"pooled_dim": 10},
@@ -41,43 +30,6 @@ CONFIGS = {
         "cross_attention": [False, True, True], "pooled_dim": 6},
     "one level": SMALL | {"widths": [16], "self_attention": [True], "cross_attention": [True]},
 }
-
-
-def diffusers_name(name):
-    for ours, theirs in RENAMES.items():
-        name = name.replace(ours, theirs)
-    return name
-
-
-def diffusers_unet(network, config):
-    """The same network there. It attends both ways on every level that attends, and always in the middle:
-    what ours leaves out is multiplied by zero."""
-    from diffusers import UNet2DConditionModel
-
-    kinds = ["CrossAttn" * (to_self or to_tokens)
-             for to_self, to_tokens in zip(config["self_attention"], config["cross_attention"])]
-    theirs = UNet2DConditionModel(
-        in_channels=network.channels, out_channels=network.out_channels,
-        block_out_channels=config["widths"], layers_per_block=config["blocks_per_level"],
-        down_block_types=[f"{kind}DownBlock2D" for kind in kinds],
-        up_block_types=[f"{kind}UpBlock2D" for kind in reversed(kinds)],
-        # there it means how many heads
-        attention_head_dim=[width // config["heads_dim"] for width in config["widths"]],
-        cross_attention_dim=config["context_dim"] or UNUSED, norm_num_groups=config["norm_groups"],
-        transformer_layers_per_block=config.get("transformer_depth", 1), use_linear_projection=True,
-        class_embed_type="projection" if network.pooled_dim else None,
-        projection_class_embeddings_input_dim=network.pooled_dim,
-    )
-    state = {diffusers_name(name): value for name, value in network.state_dict().items()}
-    missing, unexpected = theirs.load_state_dict(state, strict=False)
-    assert not unexpected
-    attends = any(config["self_attention"]), any(config["cross_attention"])
-    for name in missing:
-        left_out = [".attn1.", ".norm1.", ".attn2.", ".norm2."] if any(attends) else ["mid_block.attentions."]
-        assert any(part in name for part in left_out), name
-        if "to_out.0" in name or "proj_out" in name:
-            torch.nn.init.zeros_(theirs.get_parameter(name))
-    return theirs.eval()
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
@@ -100,7 +52,7 @@ def test_unet_is_diffusers_unet(config):
     for name, parameter in ours.named_parameters():
         assert parameter.grad.abs().max() > 0, name
         torch.testing.assert_close(
-            parameter.grad, gradients[diffusers_name(name)], rtol=1e-5, atol=1e-5,
+            parameter.grad, gradients[renamed(name, UNET)], rtol=1e-5, atol=1e-5,
             msg=lambda m, n=name: f"{n}: {m}")
 
 

@@ -1,0 +1,46 @@
+"""Seconds of a call. What is compared takes turns, so that a slow moment of the machine meets all alike."""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+
+def seconds(call: Callable[[], object], device: torch.device) -> float:
+    """Of one call, to the end of its work on the device."""
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def in_turn(calls: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:
+    """Median seconds of each call over the rounds, after one call that is not counted (it compiles)."""
+    for name, call in calls.items():
+        say(f"{name}: first call {seconds(call, device):.1f} s")
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds):
+        for name, call in calls.items():
+            times[name].append(seconds(call, device))
+        say(f"round {number + 1} of {rounds}: " + ", ".join(f"{name} {t[-1]:.3f} s" for name, t in times.items()))
+    return {name: statistics.median(t) for name, t in times.items()}
+
+
+def convolution_rate(device: torch.device) -> float:
+    """The best GFLOP/s of a 3x3 convolution of 128 channels on 64 x 16 x 16 positions, over types and formats."""
+    flops, rates = 2 * 64 * 16 * 16 * 128 * 128 * 9, []
+    for dtype in (torch.float32, torch.bfloat16):
+        for layout in (torch.contiguous_format, torch.channels_last):
+            layer = torch.nn.Conv2d(128, 128, 3, padding=1, device=device, dtype=dtype).to(memory_format=layout)
+            x = torch.randn(64, 128, 16, 16, device=device, dtype=dtype).contiguous(memory_format=layout)
+            with torch.no_grad():
+                rates.append(flops / min(seconds(lambda f=layer, x=x: f(x), device) for _ in range(20)))
+    return max(rates) / 1e9
+
+
+def say(line: str) -> None:
+    """Progress goes to standard error: standard output ends with the result."""
+    print(line, file=sys.stderr, flush=True)

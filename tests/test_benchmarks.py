@@ -1,0 +1,54 @@
+"""Benchmarks run, compare equal work, and count a lost gradient."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import record, sample, train_step
+from benchmarks.train_step import agreement
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch, capsys):
+    """What a benchmark printed last and wrote."""
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+
+    def run(module, *arguments):
+        monkeypatch.setattr("sys.argv", ["benchmark", *arguments, "--device", "cpu", "--rounds", "1"])
+        module.main()
+        printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert json.loads((tmp_path / f"{printed['benchmark']}.json").read_text()) == printed
+        return printed
+
+    return run
+
+
+@pytest.mark.slow
+def test_a_training_step_is_raced(results):
+    pytest.importorskip("diffusers")
+    result = results(train_step, "--size", "tiny", "--batch", "4")
+    assert result["vs_default"] > 0 and result["vs_best"] > 0 and 0 < result["share_of_conv_peak"] < 1
+    assert result["gradients"][result["ours"]]["worst"] < train_step.WRONG
+    assert sum(result["profile"].values()) == pytest.approx(1, abs=1e-2)
+
+
+@pytest.mark.slow
+def test_the_same_pictures_are_raced(results):
+    pytest.importorskip("diffusers")
+    result = results(sample, "--size", "tiny", "--n", "4", "--steps", "5")
+    assert result["largest_difference_in_float32"] <= 1
+    assert result["vs_diffusers"] > 0
+
+
+def test_a_lost_gradient_is_counted_by_its_weights():
+    reference = {"first": torch.ones(30), "second": torch.ones(10)}
+    assert agreement(reference, reference) == {"worst": 0.0, "lost": 0.0}
+    found = agreement({"first": torch.zeros(30), "second": torch.ones(10)}, reference)
+    assert found == {"worst": 1.0, "lost": 0.75}
+
+
+def test_a_gradient_that_is_no_number_is_the_worst():
+    reference = {"first": torch.ones(3), "second": torch.ones(3)}
+    found = agreement({"first": torch.full((3,), torch.nan), "second": 2 * torch.ones(3)}, reference)
+    assert found["worst"] != found["worst"]
