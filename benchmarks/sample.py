@@ -33,14 +33,14 @@ SCALE = 3.0
 AUTOENCODER = {"widths": [32, 64], "mid_attention": False}
 
 
-class Prompts(nn.Module):
-    """A text encoder that knows two prompts: the caption's tokens and the empty one's. Encoding is not raced."""
+class Told(LatentDiffusion):
+    """A model that knows two prompts, a caption's tokens and the empty one's: encoding text is not raced."""
 
-    def __init__(self, tokens: Tensor):
-        super().__init__()
+    def __init__(self, tokens: Tensor, *parts):
+        super().__init__(*parts)
         self.register_buffer("tokens", tokens)
 
-    def forward(self, prompts: list[str]) -> Conditioning:
+    def condition(self, prompts: list[str]) -> Conditioning:
         return Conditioning(torch.stack([self.tokens[int(prompt != "")] for prompt in prompts]))
 
 
@@ -77,7 +77,7 @@ def main() -> None:
     torch.manual_seed(0)
     network, autoencoder = jittered(UNet(4, **config)), jittered(KLAutoencoder(**AUTOENCODER))
     tokens, noise = torch.randn(2, TOKENS, config["context_dim"]), torch.randn(asked.n, 4, side, side)
-    model = LatentDiffusion(autoencoder, Prompts(tokens), Denoiser(network, ScaledLinear(), Epsilon()), (4, side, side))
+    model = Told(tokens, autoencoder, None, Denoiser(network, ScaledLinear(), Epsilon()), (4, side, side))
     model = model.requires_grad_(False).eval().to(device)
     sampling = Sampling(steps=asked.steps,
                         guidance=partial(classifier_free, scale=SCALE))
