@@ -2,6 +2,7 @@
 
 import json
 
+import jaxtyping
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from benchmarks.train_step import agreement
 def results(tmp_path, monkeypatch, capsys):
     """What a benchmark printed last and wrote."""
     monkeypatch.setattr(record, "RESULTS", tmp_path)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # its checks would break compiled graphs
 
     def run(module, *arguments):
         monkeypatch.setattr("sys.argv", ["benchmark", *arguments, "--device", "cpu", "--rounds", "1"])
