@@ -53,14 +53,14 @@ def distinct(runs: Sequence[Run]) -> list[str]:
 
 
 def cost(run: Run) -> dict[str, Any]:
-    """Images seen and time, of this model and with everything that was trained for it."""
+    """Images seen, time and memory, of this model and with everything that was trained for it."""
     rates = [row["train/images_per_second"] for row in run.rows if "train/images_per_second" in row]
     plan = run.plan.get("acceleration", {})
     return {"steps": run.results.get("steps", run.steps_done), "batch": run.cfg.batch,
             "images": run.results.get("steps", run.steps_done) * run.cfg.batch,
             "minutes": run.results.get("stage_minutes"), "all_minutes": run.results.get("minutes"),
             "evaluation_minutes": sum(e.get("minutes") or 0 for e in run.evaluations) or None,
-            "rate": median(rates) if rates else None,
+            "rate": median(rates) if rates else None, "memory": run.results.get("peak_memory_gib"),
             "machine": ", ".join(filter(None, [run.plan.get("device"), plan.get("precision"),
                                                "compiled" if plan.get("compile") else None]))}
 

@@ -18,7 +18,7 @@ Score = Mapping[str, Any]
 
 BETTER = {"loss": "low", "frechet": "low", "kernel_distance": "low", "prompts_right": "high", "class_agreement": "high",
           "judge_accuracy": "high", "accuracy": "high", "retrieval": "high", "psnr": "high", "ssim": "high"}
-NO_SCORES = ("minutes", "stage_minutes")
+NO_SCORES = ("minutes", "stage_minutes", "peak_memory_gib")
 
 
 def own_scores(run: Run) -> dict[str, Score]:
