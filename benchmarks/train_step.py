@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.peers import diffusers_unet
 from benchmarks.record import record, rounded
 from benchmarks.timing import convolution_rate, in_turn, say
-from diffusion.acceleration import WORTH_COMPILING, Acceleration, accelerate, choose, has_fast_bf16
+from diffusion.acceleration import WORTH_COMPILING, WRONG, Acceleration, accelerate, choose, has_fast_bf16
 from diffusion.conditioning import Conditioning
 from diffusion.memory import keep_freed_memory
 from diffusion.models.unet import UNet
@@ -36,7 +36,6 @@ TINY = {"widths": [32, 64], "blocks_per_level": 1, "self_attention": [False, Tru
 # the network and the side of the latents, which have 4 channels; tiny only tries the machinery
 SIZES = {"tiny": (TINY, 8), "small": (SMALL, 16), "base": (BASE, 32)}
 TOKENS = 77
-WRONG = 0.3  # relative error of a parameter's gradient: rounding to bf16 reaches 0.1
 
 KINDS = {  # of operations, by their name in the profile; the first that fits
     "optimizer": r"adam|Optimizer", "convolution": r"conv", "matrix product": r"mm$|matmul|linear|gemm|einsum",
@@ -101,6 +100,7 @@ def jittered(network: nn.Module) -> nn.Module:
 def agreement(gradients: dict[str, Tensor], reference: dict[str, Tensor]) -> dict[str, float]:
     """The worst relative error of a parameter's gradient, and the share of all weights whose gradient is lost."""
     total = torch.stack([g.norm() for g in reference.values()]).norm()
+    gradients = {name: gradients.get(name, torch.zeros_like(g)) for name, g in reference.items()}
     errors = {name: ((gradients[name] - g).norm() / g.norm().clamp(min=1e-2 * total)).item()
               for name, g in reference.items()}
     lost = sum(g.numel() for name, g in reference.items() if gradients[name].norm() < 1e-3 * g.norm())

@@ -50,6 +50,10 @@ def test_a_lost_gradient_is_counted_by_its_weights():
     assert found == {"worst": 1.0, "lost": 0.75}
 
 
+def test_a_gradient_that_is_missing_is_lost():
+    assert agreement({}, {"first": torch.ones(3)}) == {"worst": 1.0, "lost": 1.0}
+
+
 def test_a_gradient_that_is_no_number_is_the_worst():
     reference = {"first": torch.ones(3), "second": torch.ones(3)}
     found = agreement({"first": torch.full((3,), torch.nan), "second": 2 * torch.ones(3)}, reference)
