@@ -8,41 +8,18 @@ bound.
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
 
 import hydra
-import pytorch_lightning as pl
 
 from benchmarks.record import record, rounded
 from benchmarks.timing import say
+from benchmarks.waiting import UNCOUNTED, Waiting
 from diffusion import pipeline
 from diffusion.cli import CONFIGS, composed
 from diffusion.data.shapes import Shapes
 from diffusion.grids import save_png
 from diffusion.sampling import device_named
-
-UNCOUNTED = 10  # steps at the start
-
-
-class Waiting(pl.Callback):
-    """Seconds in a step and between two, of the last training."""
-
-    steps = between = 0.0
-    ended: float | None = None
-
-    def on_train_start(self, trainer, training) -> None:
-        Waiting.steps, Waiting.between, Waiting.ended = 0.0, 0.0, None
-
-    def on_train_batch_start(self, trainer, training, batch, batch_idx) -> None:
-        self.began = time.perf_counter()
-        if Waiting.ended is not None and batch_idx >= UNCOUNTED:
-            Waiting.between += self.began - Waiting.ended
-
-    def on_train_batch_end(self, trainer, training, outputs, batch, batch_idx) -> None:
-        Waiting.ended = time.perf_counter()
-        if batch_idx >= UNCOUNTED:
-            Waiting.steps += Waiting.ended - self.began
 
 
 def waited(folder: Path, *overrides: str) -> dict[str, float]:
@@ -50,7 +27,7 @@ def waited(folder: Path, *overrides: str) -> dict[str, float]:
     asked = [*overrides, "evaluation=none", "compile=false", "sampling_steps=2", "sample_every=null",
              f"paths.runs={folder}/runs", f"paths.cache={folder}/cache",
              "trusted=[diffusion,torch.optim,pytorch_lightning,benchmarks]",
-             "+callbacks.waiting={_target_:benchmarks.data.Waiting}"]
+             "+callbacks.waiting={_target_:benchmarks.waiting.Waiting}"]
     cfg, choices = composed(asked)
     pipeline.main(cfg, choices, asked, composed)
     share = Waiting.between / (Waiting.between + Waiting.steps)
@@ -79,9 +56,9 @@ def main() -> None:
         folder, own = Path(name), Path(name) / "pictures"
         own.mkdir()
         files(own, asked.pictures, 64)
-        steps, streamed = f"steps={asked.steps}", ["data=folder", f"data.source={own}", "data.memory_gib=0"]
+        steps, streamed = f"steps={asked.steps}", ["data=folder", f"data.source={own}", "+data.memory_gib=0"]
         few = ["data.train=2000", "data.test=100"]
-        parents = ["parents.autoencoder.overrides=[steps=20]", "parents.text_encoder.overrides=[steps=20]"]
+        parents = [f'+parents.{part}.overrides=["steps=20"]' for part in ("autoencoder", "text_encoder")]
         cases = {
             "cached latents": waited(folder, "experiment=latent_shapes", steps, *few, *parents),
             "pictures in memory": waited(folder, "experiment=cifar_autoencoder", "data=shapes", *few, steps),
