@@ -1,6 +1,6 @@
 """Pictures per second with guidance, against diffusers' pipeline with the same weights, grid, noise and sampler.
 
-    python -m benchmarks.sample [--n 64] [--steps 20] [--rounds 3] [--device auto]
+    python -m benchmarks.sample [--size tiny|small|base] [--n 64] [--steps 20] [--rounds 3] [--device auto]
 
 DDIM, eps-prediction, guidance 3; from the prompts' tokens to 8-bit pictures. The float32 pictures of both are compared
 first: it is the same work.
