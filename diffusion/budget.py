@@ -4,12 +4,6 @@
 """
 
 import re
-import time
-
-import torch
-
-from diffusion.acceleration import as_one
-from diffusion.training.base import Training
 
 UNITS = {"s": 1, "min": 60, "h": 3600}
 MARGIN = 0.9  # of the time left goes into updates: fetching, averaging, log lines and validation take the rest
@@ -24,45 +18,19 @@ def seconds_of(budget: str | float) -> float:
     return float(found[1]) * UNITS[found[2]]
 
 
-def steps_within(budget: str | float, spent: float, training: Training, pictures: int, sampling_steps: int) -> int:
-    """How many updates fit, when `spent` seconds are over and `pictures` guided ones are to be drawn afterwards.
+def steps_within(
+    budget: str | float, spent: float, update: float, batch: int, pictures: int, sampling_steps: int
+) -> int:
+    """How many updates of `update` seconds fit, when `spent` seconds are over and `pictures` guided ones are to be drawn
+    afterwards.
 
     Raises ValueError where hardly any does.
     """
-    if not training.automatic_optimization:
-        raise ValueError(f"budget = {budget}: not measured where two networks learn in turn (task.discriminator); give "
-                         "steps=")
-    update = seconds_per_update(training)
     # a pass forwards is a third of one there and back; guidance needs two
-    grid = pictures * 2 * sampling_steps * update / training.batch / 3
+    grid = pictures * 2 * sampling_steps * update / batch / 3
     steps = int(MARGIN * (seconds_of(budget) - spent - grid) / update)
     if steps < FEWEST:
         raise ValueError(f"budget = {budget}: {spent:.0f} s of it are over (the stages before, loading, compiling), "
                          f"the grid needs {grid:.0f} s and an update {update:.2f} s: too few updates would fit. Ask "
                          "for more time; stages that are finished cost nothing when the command is run again")
     return steps
-
-
-def seconds_per_update(training: Training, repeats: int = 5) -> float:
-    """Of forwards, backwards and the optimizer, whose learning rate is 0 here: the weights stay what they are."""
-    network, example = training.accelerated()
-    optimizer = training.make_optimizer([p for p in network.parameters() if p.requires_grad])
-    for group in optimizer.param_groups:
-        group["lr"] = 0.0
-    device = next(network.parameters()).device
-
-    def update() -> float:
-        start = time.perf_counter()
-        for _ in range(training.accumulate):
-            with training.acceleration.autocast(device):
-                out = as_one(network(*inputs))
-            out.float().square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - start
-
-    inputs = example()
-    update()  # compiles, and finds its memory
-    return sorted(update() for _ in range(repeats))[repeats // 2]

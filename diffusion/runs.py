@@ -28,6 +28,7 @@ from diffusion.loggers import loggers_of
 from diffusion.memory import peak_gib
 from diffusion.stages import Stage, config_yaml, extend_path, relative
 from diffusion.training.base import NonFinite, Training
+from diffusion.training.probe import seconds_per_update
 
 log = logging.getLogger(__name__)
 GRID_COLUMNS = 8  # pictures of each example prompt, at the end
@@ -149,8 +150,10 @@ def train(stage: Stage, data, resume_from: Path | None, began: float | None = No
     training.place(device, acceleration)
     if cfg.budget is not None and steps is None:
         drawn = len(data.example_prompts) * GRID_COLUMNS if training.kind == "latent_diffusion" else 0
+        update = seconds_per_update(training)
         spent = time.perf_counter() - (started if began is None else began)
-        steps = processes.from_first(budget.steps_within(cfg.budget, spent, training, drawn, cfg.sampling_steps))
+        steps = processes.from_first(
+            budget.steps_within(cfg.budget, spent, update, cfg.batch, drawn, cfg.sampling_steps))
         cfg.steps = training.steps = steps
         log.info("%s: budget = %s, %s of it are over: %d steps fit", stage.part, cfg.budget, duration(spent), steps)
     if processes.rank() == 0:

@@ -5,7 +5,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from diffusion import budget
+from diffusion import budget, runs
 from diffusion.callbacks.saving import Interrupted
 from tests.small_runs import TINY_UNET, interrupted, only, train, use
 
@@ -26,13 +26,13 @@ def test_what_is_no_time_is_refused_with_an_example(text):
 @pytest.fixture
 def measured(monkeypatch):
     """An update is measured, and then taken to have lasted a minute."""
-    real, seen = budget.seconds_per_update, []
+    real, seen = runs.seconds_per_update, []
 
     def a_minute(training):
         seen.append(real(training))
         return 60.0
 
-    monkeypatch.setattr(budget, "seconds_per_update", a_minute)
+    monkeypatch.setattr(runs, "seconds_per_update", a_minute)
     return seen
 
 

@@ -1,6 +1,8 @@
 """The sample command with each guidance, on a small pixel model with random weights."""
 
 import inspect
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -174,3 +176,8 @@ def test_a_guide_is_compared_before_training(tmp_path):
         before_training(*alike, "schedule=rectified_flow")
     with pytest.raises(ValueError, match=r"this guide has latents of shape \[3, 16, 16\], the model of \[8, 8, 8\]"):
         before_training(*guided)
+
+
+def test_the_command_loads_nothing_of_the_trainer():
+    look = "import sys, diffusion.sampling; sys.exit('pytorch_lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", look]).returncode == 0

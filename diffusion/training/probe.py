@@ -1,0 +1,38 @@
+"""How long an update takes on this machine."""
+
+import time
+
+import torch
+
+from diffusion.acceleration import as_one
+from diffusion.training.base import Training
+
+
+def seconds_per_update(training: Training, repeats: int = 5) -> float:
+    """Of forwards, backwards and the optimizer, whose learning rate is 0 here: the weights stay what they are.
+
+    Raises ValueError where two networks learn in turn.
+    """
+    if not training.automatic_optimization:
+        raise ValueError("budget: not measured where two networks learn in turn (task.discriminator); give steps=")
+    network, example = training.accelerated()
+    optimizer = training.make_optimizer([p for p in network.parameters() if p.requires_grad])
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    device = next(network.parameters()).device
+
+    def update() -> float:
+        start = time.perf_counter()
+        for _ in range(training.accumulate):
+            with training.acceleration.autocast(device):
+                out = as_one(network(*inputs))
+            out.float().square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    inputs = example()
+    update()  # compiles, and finds its memory
+    return sorted(update() for _ in range(repeats))[repeats // 2]
