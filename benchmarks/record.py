@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from diffusion.acceleration import has_fast_bf16
+from diffusion.machine import has_fast_bf16
 
 RESULTS = Path(__file__).parent / "results"
 

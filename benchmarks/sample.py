@@ -17,11 +17,12 @@ from benchmarks.peers import diffusers_autoencoder, diffusers_unet
 from benchmarks.record import record, rounded
 from benchmarks.timing import in_turn, say
 from benchmarks.train_step import SIZES, TOKENS, jittered
-from diffusion.acceleration import Acceleration, choose, has_fast_bf16
+from diffusion.acceleration import Acceleration, choose
 from diffusion.conditioning import Conditioning
 from diffusion.denoiser import Denoiser
 from diffusion.guidance import classifier_free
 from diffusion.latent import LatentDiffusion, Sampling
+from diffusion.machine import has_fast_bf16
 from diffusion.memory import keep_freed_memory
 from diffusion.models.autoencoder import KLAutoencoder
 from diffusion.models.unet import UNet

@@ -7,14 +7,11 @@ with the eager network's; where they differ, the network stays eager and a line 
 
 import copy
 import dataclasses
-import functools
 import hashlib
 import logging
-import os
 import platform
 import shutil
-import subprocess
-import sys
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +19,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from diffusion import processes
 from diffusion.checkpoint import atomic
+from diffusion.machine import has_fast_bf16
 
 log = logging.getLogger(__name__)
 DTYPES = {"32": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -54,48 +53,11 @@ class Acceleration:
                           "compiled" if self.compile else "eager"])
 
 
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether matrix units for bf16 are there and work: Ampere and later, or a CPU with AMX."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device)[0] >= 8
-    return device.type == "cpu" and cpu_bf16_gain() > 1.5
+COMPILERS = "c++", "g++", "clang++"
 
 
-PROBE = """
-import time, torch
-def seconds(dtype):
-    a = torch.randn(1024, 1024).to(dtype)
-    times = []
-    for _ in range(7):
-        start = time.perf_counter(); a @ a; times.append(time.perf_counter() - start)
-    return min(times)
-print(seconds(torch.float32) / seconds(torch.bfloat16))
-"""
-
-
-@functools.cache
-def cpu_bf16_gain() -> float:
-    """How many times faster than float32 a matrix product in bf16 is on this CPU; 0 without AMX, or where it crashes.
-
-    Some virtual machines list AMX but hide how to configure it (CPUID leaf 0x1D), and the first product in bf16 then
-    ends the process with an illegal instruction. So a process of its own tries, and where it dies, this one is kept
-    from using AMX.
-    """
-    if not torch.cpu._is_amx_tile_supported():
-        return 0.0
-    probe = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True)
-    if probe.returncode:
-        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
-        log.info("this CPU lists AMX, but it does not work here: float32 instead of bf16, several times slower")
-        return 0.0
-    return float(probe.stdout)
-
-
-WORTH_COMPILING = 500  # steps: compiling takes a minute or two on a CPU
-
-
-def choose(precision: str | int, compile: bool | str, device: torch.device, steps: int = 0) -> Acceleration:
-    """`precision` is auto, 32, bf16-mixed or 16-mixed; `compile` is auto, true or false.
+def choose(precision: str | int, compile: bool | str, device: torch.device) -> Acceleration:
+    """`precision` is auto, 32, bf16-mixed or 16-mixed; `compile` is auto, true or false. Auto asks to try.
 
     Raises ValueError for a precision that the device does not have.
     """
@@ -106,48 +68,72 @@ def choose(precision: str | int, compile: bool | str, device: torch.device, step
         raise ValueError(f"precision = {precision}: allowed are auto, {', '.join(DTYPES)}")
     if precision == "16-mixed" and device.type != "cuda":
         raise ValueError(f"precision = 16-mixed needs a CUDA device, this is {device.type}: take bf16-mixed or 32")
-    compiler = device.type == "cuda" or any(map(shutil.which, ("c++", "g++", "clang++")))
+    cuda = device.type == "cuda"
     if compile == "auto":
-        compile = fast and compiler and precision != "32" and steps >= WORTH_COMPILING
-        if fast and not compiler:
-            log.info("no C++ compiler: networks run uncompiled, about half as fast")
+        compile = fast and precision != "32" and (cuda or any(map(shutil.which, COMPILERS)))
     # uncompiled on a CPU, normalisation is slow in channels_last
-    channels_last = fast and precision != "32" and (bool(compile) or device.type == "cuda")
-    return Acceleration(precision, channels_last, bool(compile))
+    return Acceleration(precision, fast and precision != "32" and (bool(compile) or cuda), bool(compile))
 
 
 WRONG = 0.3  # relative error of one parameter's gradient: bf16 rounding reaches 0.1, a dropped gradient is 1
+WORTH_TRYING = 300  # seconds of uncompiled passes: compiling takes a minute or two, and saves half of them at best
+FEW = 100  # passes that are not worth measuring
+RIGHT, SLOWER = "right", "right, but slower"  # verdicts; any other tells what is wrong
 
 
 def accelerate(
-    network: nn.Module, example: Callable[[], tuple], plan: Acceleration, verdicts: Path | None = None
+    network: nn.Module, example: Callable[[], tuple], plan: Acceleration, verdicts: Path | None = None,
+    passes: float | None = None,
 ) -> Acceleration:
-    """Bring a network into the planned setting; returns what it really got.
+    """Bring a network into the planned setting; returns what it really got, the same on all processes.
 
     example()  positional inputs of one training call, at the training batch's size
-    verdicts   folder that remembers per network, machine and version whether compiled gradients were right
+    verdicts   folder that remembers per network, machine and version what compiling came to
+    passes     how many are ahead: compiled only where that repays. None: wherever its gradients are right
     """
-    if plan.channels_last:
-        network.to(memory_format=torch.channels_last)
     if not plan.compile:
+        network.to(memory_format=plan.memory_format)
         return plan
-    verdict = None if verdicts is None else verdicts / f"{_machine(network, plan)}.txt"
-    known = verdict.read_text() if verdict is not None and verdict.exists() else None
+    cuda = next(network.parameters()).device.type == "cuda"
+    plain = dataclasses.replace(plan, compile=False, channels_last=plan.channels_last and cuda)
+    if passes is not None:
+        network.to(memory_format=plain.memory_format)
+        uncompiled = 0.0 if passes < FEW else processes.from_first(seconds_per_pass(network, example(), plain))
+        if uncompiled * passes < WORTH_TRYING:
+            return plain
+    network.to(memory_format=plan.memory_format)
+    verdict = None if verdicts is None else verdicts / f"{_machine(network, example(), plan)}.txt"
+    known = processes.from_first(verdict.read_text() if verdict is not None and verdict.exists() else None)
     if known is None:
         worst, name = gradient_error(network, example(), plan)
-        known = "right" if worst < WRONG else f"wrong at {name} (relative error {worst:.2g})"
+        known = RIGHT if worst < WRONG else f"wrong at {name} (relative error {worst:.2g})"
+        if known == RIGHT and passes is not None:
+            compiled = seconds_per_pass(network, example(), plan)
+            if compiled > uncompiled:
+                known = f"{SLOWER} ({compiled:.3g} s a pass there and back, uncompiled {uncompiled:.3g} s)"
+        known = processes.from_first(known)
         if verdict is not None:
             atomic(verdict, lambda temporary: Path(temporary).write_text(known))
-    elif known == "right":
+    if known == RIGHT or (passes is None and known.startswith(SLOWER)):
         network.compile(dynamic=False)
-    if known != "right":
-        network._compiled_call_impl = None
-        log.info("compiled gradients of %s are %s: it runs uncompiled", type(network).__name__, known)
-        channels_last = plan.channels_last and next(network.parameters()).device.type == "cuda"
-        if not channels_last:  # slow there, uncompiled
-            network.to(memory_format=torch.contiguous_format)
-        return dataclasses.replace(plan, compile=False, channels_last=channels_last)
-    return plan
+        return plan
+    network._compiled_call_impl = None
+    network.to(memory_format=plain.memory_format)
+    log.info("compiled gradients of %s are %s: it runs uncompiled", type(network).__name__, known)
+    return plain
+
+
+def seconds_per_pass(network: nn.Module, example: tuple, plan: Acceleration, repeats: int = 3) -> float:
+    """There and back: the median of some, after one that is not counted."""
+    example = tuple(x.contiguous(memory_format=plan.memory_format) if isinstance(x, Tensor) and x.dim() == 4 else x
+                    for x in example)
+    times = []
+    for _ in range(1 + repeats):
+        start = time.perf_counter()
+        _gradients(network, example, plan)
+        times.append(time.perf_counter() - start)
+    network.zero_grad(set_to_none=True)
+    return statistics.median(times[1:])
 
 
 def gradient_error(network: nn.Module, example: tuple, plan: Acceleration) -> tuple[float, str]:
@@ -194,33 +180,13 @@ def as_one(out: Tensor | tuple[Tensor, ...]) -> Tensor:
     return out if isinstance(out, Tensor) else torch.cat([part.flatten(1) for part in out], 1)
 
 
-def _machine(network: nn.Module, plan: Acceleration) -> str:
-    """Names a (network, machine, version) whose verdict can be reused."""
+def _machine(network: nn.Module, example: tuple, plan: Acceleration) -> str:
+    """Names a (network, inputs, machine, version) whose verdict can be reused."""
     shapes = [(name, tuple(p.shape)) for name, p in network.named_parameters()]
+    shapes += [tuple(x.shape) for x in example if isinstance(x, Tensor)]
     device = next(network.parameters()).device
     kind = (torch.cuda.get_device_name(device) if device.type == "cuda"
             else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {has_fast_bf16(device)}")
     key = (type(network).__qualname__, shapes, torch.__version__, kind, str(plan))
     return hashlib.blake2b(repr(key).encode(), digest_size=12).hexdigest()
 
-
-
-@torch.no_grad()
-def machine_speed(device: torch.device, reference_milliseconds: float = 3.0) -> float:
-    """How many times longer than the reference machine (2 cores with AMX) a convolution takes here: for estimates.
-
-    A 3x3 convolution of 128 channels on 64 x 16 x 16 positions, in the type that `choose` would take.
-    """
-    plan = choose("auto", False, device)
-    convolution = nn.Conv2d(128, 128, 3, padding=1, device=device).to(memory_format=plan.memory_format)
-    x = torch.randn(64, 128, 16, 16, device=device).contiguous(memory_format=plan.memory_format)
-
-    def milliseconds() -> float:
-        start = time.perf_counter()
-        with plan.autocast(device):
-            convolution(x)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return 1000 * (time.perf_counter() - start)
-
-    return min(milliseconds() for _ in range(20)) / reference_milliseconds

@@ -21,8 +21,8 @@ def seconds_of(budget: str | float) -> float:
 def steps_within(
     budget: str | float, spent: float, update: float, batch: int, pictures: int, sampling_steps: int
 ) -> int:
-    """How many updates of `update` seconds fit, when `spent` seconds are over and `pictures` guided ones are to be drawn
-    afterwards.
+    """How many updates of `update` seconds fit, when `spent` seconds are over and `pictures` guided ones are to be
+    drawn afterwards.
 
     Raises ValueError where hardly any does.
     """

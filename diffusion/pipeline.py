@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from diffusion import processes, sweeps
-from diffusion.acceleration import choose, machine_speed
+from diffusion.acceleration import choose
 from diffusion.assembly import sampling_of
 from diffusion.callbacks.progress import duration
 from diffusion.config import build, check, plain
@@ -21,6 +21,7 @@ from diffusion.evaluation.scores import frechet_scores, judged_right
 from diffusion.grids import labelled
 from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.loading import load_model, with_guide
+from diffusion.machine import machine_speed
 from diffusion.memory import keep_freed_memory
 from diffusion.refusals import refuse_early
 from diffusion.runs import GRID_COLUMNS, device_of, planned, quiet, run
@@ -123,7 +124,8 @@ def ready(stage: Stage) -> LatentDiffusion:
     """The stage's model on its device."""
     device = device_of(stage.cfg)
     model = load_model(stage.model()).to(device)
-    model.accelerate(choose(planned(stage, device).precision, False, device))
+    plan, _ = planned(stage, device)
+    model.accelerate(choose(plan.precision, False, device))
     return model
 
 

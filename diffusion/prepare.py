@@ -1,4 +1,5 @@
-"""Fetch what an experiment needs from the hub, ahead of time: `python -m diffusion.prepare experiment=latent_cifar`.
+"""Fetch what an experiment needs from the hub, ahead of time: `python -m diffusion.prepare experiment=latent_cifar`,
+and with `evaluation=full evaluation/features=[inception,dinov2]` the networks that shall score it.
 
 For clusters whose compute nodes have no network: run it where there is one, with the same home (HF_HOME) and
 paths.cache; training then reads the caches.
@@ -28,6 +29,8 @@ def main(cfg: DictConfig) -> None:
         if cfg.text_encoder and not getattr(locate(cfg.text_encoder["_target_"], cfg.trusted), "trainable", True):
             encoder = build(cfg.text_encoder, cfg.trusted)
             log.info("text encoder %s: %d tokens of %d channels", encoder.path, encoder.length, encoder.context_dim)
+        for name, node in (cfg.evaluation.get("features") or {}).items():
+            log.info("features %s: weights %s", name, build(node, cfg.trusted).hash)
         log.info("ready: with HF_HUB_OFFLINE=1 nothing asks the network")
 
 

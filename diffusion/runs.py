@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import gc
 import logging
+import math
 import os
 import shutil
 import time
@@ -17,7 +18,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from diffusion import budget, checkpoint, processes, snapshots
-from diffusion.acceleration import WORTH_COMPILING, Acceleration, accelerate, choose, has_fast_bf16
+from diffusion.acceleration import Acceleration, accelerate, choose
 from diffusion.assembly import ASSEMBLE, settings_of
 from diffusion.callbacks.progress import Progress, duration
 from diffusion.callbacks.saving import AtomicCheckpointIO, Interrupted, Saving
@@ -25,6 +26,7 @@ from diffusion.callbacks.snapshots import Snapshots
 from diffusion.config import build, plain
 from diffusion.data.batches import MicroBatches, StepLoader
 from diffusion.loggers import loggers_of
+from diffusion.machine import has_fast_bf16
 from diffusion.memory import peak_gib
 from diffusion.stages import Stage, config_yaml, extend_path, relative
 from diffusion.training.base import NonFinite, Training
@@ -111,17 +113,23 @@ def opened(stage: Stage) -> Iterator[None]:
         lock.release()
 
 
-def planned(stage: Stage, device: torch.device) -> Acceleration:
-    """What plan.yaml says, or a first look at the machine; a plan for another kind of device does not count."""
-    path = stage.folder / "plan.yaml"
+def planned(stage: Stage, device: torch.device) -> tuple[Acceleration, bool]:
+    """What plan.yaml says, or a first look at the machine; and whether it was the former. A plan for another kind of
+    device does not count."""
+    path, asked = stage.folder / "plan.yaml", stage.cfg.compile
     plan = yaml.safe_load(path.read_text()) if path.exists() else {}
-    if plan.get("device") == device.type:
-        has_fast_bf16(device)  # a plan made elsewhere must not crash here
-        planned = Acceleration(**plan["acceleration"])
-        asked = stage.cfg.compile
-        return planned if asked == "auto" else dataclasses.replace(planned, compile=bool(asked))
-    steps = stage.cfg.steps if stage.cfg.budget is None else WORTH_COMPILING  # how many will fit is not known yet
-    return choose(stage.cfg.precision, stage.cfg.compile, device, steps)
+    if plan.get("device") != device.type:
+        return choose(stage.cfg.precision, asked, device), False
+    has_fast_bf16(device)  # a plan made elsewhere must not crash here
+    kept = Acceleration(**plan["acceleration"])
+    return kept if asked == "auto" else dataclasses.replace(kept, compile=bool(asked)), True
+
+
+def passes_ahead(cfg, kept: bool) -> float | None:
+    """What `accelerate` weighs compiling against: nothing where it was asked for, or decided before."""
+    if cfg.compile != "auto" or kept:
+        return None
+    return math.inf if cfg.budget is not None else cfg.steps * cfg.accumulate
 
 
 def kept_steps(stage: Stage) -> int | None:
@@ -140,13 +148,14 @@ def train(stage: Stage, data, resume_from: Path | None, began: float | None = No
     training = assembled(stage, data)
     if stage.cfg.init_from is not None and resume_from is None:
         training.start_from(checkpoint.load(stage.cfg.init_from, training.kind, stage.cfg.trusted))
-    acceleration = processes.from_first(planned(stage, device))
+    acceleration, kept = processes.from_first(planned(stage, device))
     training.place(device, acceleration)
     pictures, fetch = training.fetcher()
     if not training.automatic_optimization:  # two backward passes through one graph: compiled ones cannot be shared
         acceleration = dataclasses.replace(acceleration, compile=False)
     network, example = training.accelerated()
-    acceleration = accelerate(network, example, acceleration, Path(cfg.paths.cache) / "gradients")
+    acceleration = accelerate(network, example, acceleration, Path(cfg.paths.cache) / "compiled",
+                              passes_ahead(cfg, kept))
     training.place(device, acceleration)
     if cfg.budget is not None and steps is None:
         drawn = len(data.example_prompts) * GRID_COLUMNS if training.kind == "latent_diffusion" else 0

@@ -17,7 +17,7 @@ torch.set_num_threads(1)
 
 def pytest_sessionstart():
     """Where AMX is listed but does not work, keep this process from using it."""
-    from diffusion.acceleration import cpu_bf16_gain
+    from diffusion.machine import cpu_bf16_gain
 
     cpu_bf16_gain()
 

@@ -1,5 +1,7 @@
 """The fast setting is the plain one, only faster; and a compiler that drops gradients is caught."""
 
+import time
+
 import jaxtyping
 import pytest
 import torch
@@ -18,8 +20,45 @@ def test_precision_is_checked():
     assert choose("32", False, torch.device("cpu")) == Acceleration()
 
 
-def test_short_runs_are_not_compiled():
-    assert not choose("auto", "auto", torch.device("cpu"), steps=4).compile
+class Slow(nn.Module):
+    """A network that takes a while, and another while when it is "compiled"; it counts compilations."""
+
+    def __init__(self, eager: float, compiled: float):
+        super().__init__()
+        self.layer, self.seconds, self.compilations = nn.Linear(4, 2), (eager, compiled), 0
+
+    def compile(self, **options):
+        self.compilations += 1
+
+    def forward(self, x):
+        time.sleep(self.seconds[self.compilations > 0])
+        return self.layer(x)
+
+
+INPUT = (torch.randn(16, 4),)
+CANDIDATE = Acceleration(compile=True)
+
+
+@pytest.mark.parametrize("passes", [4, 10_000])
+def test_short_trainings_are_not_compiled(passes):
+    network = Slow(0.01, 0.001)
+    assert not accelerate(network, lambda: INPUT, CANDIDATE, passes=passes).compile
+    assert network.compilations == 0
+
+
+def test_a_compiled_network_that_is_slower_is_left_and_remembered(tmp_path, caplog):
+    caplog.set_level("INFO")
+    assert not accelerate(Slow(0.002, 0.02), lambda: INPUT, CANDIDATE, tmp_path, passes=1e6).compile
+    assert "slower" in caplog.text
+    again = Slow(0.002, 0.02)
+    assert not accelerate(again, lambda: INPUT, CANDIDATE, tmp_path, passes=1e6).compile
+    assert again.compilations == 0
+    assert accelerate(again, lambda: INPUT, CANDIDATE, tmp_path).compile  # what was asked for, or decided before
+
+
+def test_a_compiled_network_that_is_faster_is_kept(tmp_path):
+    assert accelerate(Slow(0.02, 0.002), lambda: INPUT, CANDIDATE, tmp_path, passes=1e6).compile
+    assert accelerate(Slow(0.02, 0.002), lambda: INPUT, CANDIDATE, tmp_path, passes=1e6).compile
 
 
 class Drops(nn.Module):

@@ -118,9 +118,12 @@ def test_pictures_that_do_not_fit_in_memory_give_the_same_model(picture_folder):
 
 def test_prepare_fetches_or_says_what_is_missing(tmp_path, clip_folder):
     command = [sys.executable, "-m", "diffusion.prepare"]
-    good = subprocess.run([*command, f"text_encoder.path={clip_folder}", "text_encoder=clip_vit_b32"], cwd=tmp_path,
+    good = subprocess.run([*command, f"text_encoder.path={clip_folder}", "text_encoder=clip_vit_b32", "evaluation=full",
+                           "evaluation/features=[clip_vit_l14]",
+                           f"evaluation.features.clip_vit_l14.path={clip_folder}"], cwd=tmp_path,
                           capture_output=True, text=True, env=environment(tmp_path))
     assert good.returncode == 0 and "ready" in good.stdout, good.stdout + good.stderr
+    assert "features clip_vit_l14: weights" in good.stdout
     bad = subprocess.run([*command, "experiment=latent_cifar", f"data.source={tmp_path}/nothing"], cwd=tmp_path,
                          capture_output=True, text=True, env=environment(tmp_path))
     assert bad.returncode == 1 and "latent_shapes" in bad.stdout + bad.stderr
