@@ -46,7 +46,8 @@ def leading(schedule: NoiseSchedule, n: int, *, offset: int = 0) -> Float64[Tens
 def log_snr(
     schedule: NoiseSchedule, n: int, *, log_snr_min: float | None = None, log_snr_max: float | None = None
 ) -> Float64[Tensor, " times"]:
-    """From log_snr_min (noise) to log_snr_max; by default the schedule's own ends, which must be finite."""
+    """From log_snr_min (noise) to log_snr_max; by default, and at most, the schedule's own ends, which must be
+    finite."""
     low, high = _ends(schedule, log_snr_min, log_snr_max)
     return _then_zero(schedule.t_of(torch.linspace(low, high, n, dtype=torch.float64)))
 
@@ -67,7 +68,12 @@ def karras(
 
 
 def _then_zero(ts: Float64[Tensor, " n"]) -> Float64[Tensor, " times"]:
-    return torch.cat([ts, torch.zeros(1, dtype=torch.float64)])
+    ts = torch.cat([ts, torch.zeros(1, dtype=torch.float64)])
+    if not (ts.diff() < 0).all():
+        raise ValueError("this grid has steps of length 0: its noise levels are too near to each other, or to the "
+                         "schedule's end, to be told apart; give a higher log_snr_min, a lower log_snr_max or fewer "
+                         "steps")
+    return ts
 
 
 def _table_steps(schedule: NoiseSchedule, n: int, name: str) -> int:
@@ -82,11 +88,13 @@ def _ends(
     schedule: NoiseSchedule, log_snr_min: float | None, log_snr_max: float | None
 ) -> tuple[float, float]:
     own_min, own_max = schedule.log_snr_range
-    low = own_min if log_snr_min is None else log_snr_min
-    high = own_max if log_snr_max is None else log_snr_max
+    low = own_min if log_snr_min is None else max(log_snr_min, own_min)
+    high = own_max if log_snr_max is None else min(log_snr_max, own_max)
     if math.isinf(low) or math.isinf(high):
         raise ValueError(
             f"this grid needs finite ends, {schedule} runs from log-SNR {own_min:g} to {own_max:g}: "
             "give log_snr_min or log_snr_max"
         )
+    if low >= high:
+        raise ValueError(f"a grid falls from noise to data: log_snr_min = {low:g} must be below log_snr_max = {high:g}")
     return low, high

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffusion.discretizations import karras, leading, log_snr, trailing, uniform
-from diffusion.schedules import Cosine, Linear
+from diffusion.schedules import Cosine, Laplace, Linear, ScaledLinear, Table
 from tests.curves import ZeroTerminal
 from tests.options import options
 
@@ -17,6 +17,26 @@ def test_grids_fall_to_zero_in_n_steps(discretization, n):
     ts = discretization(Linear(), n)
     assert ts.dtype == torch.float64 and ts.shape == (n + 1,)
     assert (ts.diff() < 0).all() and ts[0] <= 1 and ts[-1] == 0
+
+
+@pytest.mark.parametrize("discretization", options("discretization"))
+@pytest.mark.parametrize("schedule", options("schedule"))
+@pytest.mark.parametrize("n", [1, 2, 20, 50])
+def test_grids_fall_on_every_schedule_that_they_take(discretization, schedule, n):
+    try:
+        ts = discretization(schedule, n)
+    except ValueError as error:  # no table, or no finite end, which one can give
+        assert not isinstance(schedule, Table) or "finite ends" in str(error)
+        if discretization.func not in (log_snr, karras):
+            return
+        ts = discretization(schedule, n, log_snr_min=-10.0)
+    assert ts.shape == (n + 1,) and (ts.diff() < 0).all() and ts[0] <= 1 and ts[-1] == 0
+
+
+@pytest.mark.parametrize("grid", [log_snr, karras])
+def test_an_end_beyond_the_schedules_own_is_its_own(grid):
+    asked = grid(ScaledLinear(), 12, log_snr_min=-10.0, log_snr_max=8.0)
+    assert asked[0] == 1 and torch.equal(asked, grid(ScaledLinear(), 12, log_snr_max=8.0))
 
 
 @pytest.mark.parametrize("n", STEPS)
@@ -64,3 +84,7 @@ def test_what_cannot_be_is_refused():
         leading(Linear(), 1000, offset=1)
     with pytest.raises(ValueError, match="needs finite ends"):
         log_snr(Linear(), 10)
+    with pytest.raises(ValueError, match="below log_snr_max"):
+        log_snr(Linear(), 10, log_snr_min=4.0, log_snr_max=-4.0)
+    with pytest.raises(ValueError, match="steps of length 0"):
+        log_snr(Laplace(), 20, log_snr_min=-40.0, log_snr_max=8.0)

@@ -126,6 +126,18 @@ def test_the_velocity_is_the_derivative_of_x_t():
         torch.testing.assert_close(Velocity().target(x0, eps, schedule, t), numeric, rtol=1e-5, atol=1e-5)
 
 
+def test_exactly_the_pairs_without_sense_are_refused():
+    """So that no law above skips more than it should."""
+    without_signal = {"cosine_flow", "laplace", "rectified_flow", "sigmoid", "zero_terminal"}
+    with_rates = {"cosine_flow", "edm", "rectified_flow"}
+    every = {option.id for option in options("schedule")}
+    expected = {"eps": without_signal, "edm": without_signal, "velocity": every - with_rates, "v": set(), "x0": set()}
+    for parameterization in options("parameterization"):
+        refused = {schedule.id for schedule in options("schedule")
+                   if parameterization.values[0].refusal(schedule.values[0])}
+        assert refused == expected[parameterization.id]
+
+
 def test_pairs_that_make_no_sense_are_refused_with_the_reason():
     with pytest.raises(ValueError, match="needs finite rates"):
         Velocity().check(Linear())

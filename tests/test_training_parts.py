@@ -1,5 +1,7 @@
 """The pieces around the training step: batches, meter, learning rates, contrastive and adversarial losses."""
 
+import types
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,7 @@ from diffusion.objectives.autoencoder import adaptive_weight, hinge_discriminato
 from diffusion.objectives.classification import all_right, classification_loss
 from diffusion.objectives.contrastive import contrastive_loss
 from diffusion.pixels import to_float, to_uint8
+from diffusion.training.diffusion import DiffusionTraining
 from diffusion.training.meter import Meter
 from diffusion.training.optim import constant, cosine, linear
 
@@ -110,3 +113,12 @@ def test_the_adaptive_weight_balances_the_gradients_at_the_last_layer():
 def test_uint8_survives_the_round_trip():
     values = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     assert torch.equal(to_uint8(to_float(values)), values)
+
+
+def test_offset_noise_gives_each_channel_a_shift_of_its_own():
+    """Variance 1 + offset^2 of a value, covariance offset^2 within a channel, none between channels."""
+    told = types.SimpleNamespace(batch=4000, seed=0, offset_noise=0.5)
+    eps = DiffusionTraining._noise(told, torch.zeros(4000, 2, 2, 2), 3, slice(0, 4000))
+    covariance = torch.cov(eps.flatten(1).T)
+    expected = torch.eye(8) + 0.25 * torch.block_diag(torch.ones(4, 4), torch.ones(4, 4))
+    torch.testing.assert_close(covariance, expected, rtol=0, atol=0.08)

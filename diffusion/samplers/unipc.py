@@ -3,7 +3,8 @@
     x_s = sigma_s / sigma_t x_t - alpha_s (e^(-h) - 1) D_0 - alpha_s B(h) sum_k rho_k (D_k - D_0) / r_k
 
 D_k is x_0 as it was seen at lambda_k, r_k = (lambda_k - lambda_t) / h; B(h) = e^(-h) - 1 (their B_2). The corrector is
-the same sum with the new point (r = 1) in it. Order p + 1 with one evaluation a step (their Theorem 3.1).
+the same sum with the new point (r = 1) in it. Order p + 1 with one evaluation a step (their Theorem 3.1), but not above
+3: the first step has nothing to look back at.
 """
 
 import math

@@ -4,7 +4,8 @@
     ScaledLinear  sqrt(beta_i)   from sqrt(beta_start) to sqrt(beta_end) in equal steps
     Cosine        alpha-bar(t) = f(t) / f(0),    f(t) = cos^2((t + s) / (1 + s) pi / 2)
 
-Names differ in the field: what latent-diffusion calls "linear" is diffusers' "scaled_linear" and ours.
+Names differ in the field. latent-diffusion's "linear" is diffusers' "scaled_linear" and ours, its "sqrt_linear" is
+"linear" there and here; Cosine is diffusers' "squaredcos_cap_v2".
 """
 
 import dataclasses

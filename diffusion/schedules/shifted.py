@@ -17,7 +17,7 @@ from diffusion.schedules.path import Path, ve
 
 @dataclasses.dataclass(frozen=True)
 class Shifted(NoiseSchedule):
-    """A noise level keeps the label that the base gives it."""
+    """A noise level keeps the label that the base gives it. Beyond the base's last one labels go on as they ended."""
 
     base: NoiseSchedule
     shift: float
@@ -37,7 +37,13 @@ class Shifted(NoiseSchedule):
         return self.base.t_of(torch.as_tensor(log_snr, dtype=torch.float64) - self.shift)
 
     def label(self, t):
-        return self.base.label(self.base.t_of(self.log_snr(t)))
+        log_snr, (end, _) = self.log_snr(t), self.base.log_snr_range
+        label = self.base.label(self.base.t_of(log_snr))
+        if math.isinf(end):
+            return label
+        last = 1 - 1e-3
+        slope = (self.base.label(1.0) - self.base.label(last)) / (self.base.log_snr(last) - end)
+        return label + slope * (end - log_snr).clamp(min=0)
 
     def rates(self, t):
         """The base's at its own time u of the same log-SNR, times u' = l_base'(t) / l_base'(u)."""

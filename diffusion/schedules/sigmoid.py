@@ -30,15 +30,27 @@ class Sigmoid(NoiseSchedule):
             raise ValueError(f"{self}: start < end and tau > 0 are needed")
 
     def log_snr(self, t):
-        t, reach = torch.as_tensor(t, dtype=torch.float64), (self.end - self.start) / (2 * self.tau)
-        return torch.log(torch.sinh((1 - t) * reach)) - torch.log(torch.sinh(t * reach)) - self._tilt
+        t, reach = torch.as_tensor(t, dtype=torch.float64), self._reach
+        # log sinh(x) = x + log(1 - exp(-2 x)) - log 2
+        left, right = torch.expm1(-2 * (1 - t) * reach), torch.expm1(-2 * t * reach)
+        return (1 - 2 * t) * reach + torch.log(-left) - torch.log(-right) - self._tilt
 
     def t_of(self, log_snr):
-        reach = (self.end - self.start) / (2 * self.tau)
-        ratio = torch.exp(torch.as_tensor(log_snr, dtype=torch.float64) + self._tilt)  # sinh((1 - t) r) / sinh(t r)
-        return (torch.atanh(math.sinh(reach) / (ratio + math.cosh(reach))) / reach).clamp(max=1)
+        """exp(2 t reach) = (R + exp(reach)) / (R + exp(-reach)),   R = sinh((1 - t) reach) / sinh(t reach)."""
+        log_ratio = (torch.as_tensor(log_snr, dtype=torch.float64) + self._tilt).clamp(min=-1e3 - self._reach)
+        zero = torch.zeros_like(log_ratio)
+        above, below = (torch.logaddexp(end - log_ratio, zero) for end in (self._reach, -self._reach))
+        return ((above - below) / (2 * self._reach)).clamp(max=1)
+
+    @property
+    def _reach(self) -> float:
+        return (self.end - self.start) / (2 * self.tau)
 
     @property
     def _tilt(self) -> float:
         """0 for ends that lie evenly around 0."""
-        return math.log(math.cosh(self.end / (2 * self.tau)) / math.cosh(self.start / (2 * self.tau)))
+        return _log_cosh(self.end / (2 * self.tau)) - _log_cosh(self.start / (2 * self.tau))
+
+
+def _log_cosh(x: float) -> float:
+    return abs(x) + math.log1p(math.exp(-2 * abs(x))) - math.log(2)

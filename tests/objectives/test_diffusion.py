@@ -70,17 +70,35 @@ def test_x0_gives_the_error_of_the_data():
 def test_a_weighting_weighs_the_error_of_x0(schedule, parameterization, weighting):
     if parameterization.refusal(schedule):
         pytest.skip("refused")
-    model = denoiser(parameterization, schedule)
-    of_x0 = (model(schedule.diffuse(X_0, TIMES, EPS), TIMES).x0 - X_0).square().mean(1)
+    model, x0, eps = denoiser(parameterization, schedule).double(), X_0.double(), EPS.double()
+    of_x0 = (model(schedule.diffuse(x0, TIMES, eps), TIMES).x0 - x0).square().mean(1)
     w = (
         parameterization.x0_factor(schedule, TIMES)
         if weighting is None
         else weighting(schedule.log_snr(TIMES))
     )
-    loss = diffusion_loss(model, X_0, TIMES, EPS, weighting=weighting)
-    torch.testing.assert_close(
-        loss, (w * of_x0).float(), rtol=1e-2, atol=1e-4
-    )  # x_0 cancels at low SNR in float32
+    loss = diffusion_loss(model, x0, TIMES, eps, weighting=weighting)
+    torch.testing.assert_close(loss, w * of_x0, rtol=1e-6, atol=1e-9)
+    # and so the gradient, too
+    for ours, theirs in zip(*(torch.autograd.grad(total.sum(), list(model.parameters()), retain_graph=True)
+                              for total in (loss, w * of_x0)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
+
+
+FORMULAS = {  # of the SNR, on the error of x_0
+    "min_snr": lambda snr: torch.minimum(snr, torch.full_like(snr, 5.0)),
+    "soft_min_snr": lambda snr: 4 * snr / (snr + 4),
+    "p2": lambda snr: snr / (1 + snr),
+    "truncated_snr": lambda snr: torch.maximum(snr, torch.ones_like(snr)),
+    "sigmoid": lambda snr: snr * torch.sigmoid(2 - snr.log()),
+}
+
+
+@pytest.mark.parametrize("weighting", [option for option in options("weighting") if option.id != "none"])
+def test_weightings_are_their_papers_formulas(weighting, request):
+    snr = torch.logspace(-4, 4, 33, dtype=torch.float64)
+    name = request.node.callspec.id
+    torch.testing.assert_close(weighting(snr.log()), FORMULAS[name](snr))
 
 
 def test_min_snr_weighs_eps_and_v_as_its_paper_says():

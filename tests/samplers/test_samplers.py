@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from diffusion.discretizations import karras, log_snr, trailing, uniform
+from diffusion.estimate import Estimate
 from diffusion.rng import SampleNoise
 from diffusion.samplers import (
     adaptive,
     ddim,
     ddpm,
     ddpm_large,
+    ddpm_learned,
     deis,
     dpmpp_2m,
     dpmpp_2s,
@@ -23,7 +25,7 @@ from diffusion.samplers import (
     sde_dpmpp_2m,
     unipc,
 )
-from diffusion.schedules import EDM, Cosine, Linear, Table
+from diffusion.schedules import EDM, Cosine, Linear, ScaledLinear, Table
 from diffusion.schedules.path import linear, ve, vp
 from tests.curves import Line, ZeroTerminal
 from tests.gaussian import Gaussian
@@ -72,6 +74,37 @@ def test_any_number_of_steps_ends_in_finite_numbers(sampler, schedule):
         assert torch.equal(steps[-1].x, steps[-1].x0)
 
 
+@pytest.mark.slow
+@every_sampler
+@every_schedule
+def test_a_thousand_steps_end_in_finite_numbers(sampler, schedule):
+    step = last(sampler(Gaussian(schedule).denoise, schedule, torch.randn(2, 3), trailing(schedule, 1000)))
+    assert step.x.isfinite().all() and step.t == 0
+
+
+@every_sampler
+@every_schedule
+def test_every_admissible_parameterization_leads_to_the_same_finite_end(sampler, schedule):
+    """A network that is right, in float32, whatever it predicts: nothing is lost at the ends."""
+    data, x, ends = Gaussian(schedule), torch.randn(2, 3), []
+    for option in options("parameterization", sigma_data=0.5):
+        parameterization = option.values[0]
+        if parameterization.refusal(schedule):
+            continue
+
+        def denoise(x_t, t, parameterization=parameterization):
+            right = data.denoise(x_t, t)
+            y = parameterization.target(right.x0, right.eps, schedule, t)
+            return Estimate(parameterization.to_x0(y, x_t, schedule, t),
+                            parameterization.to_eps(y, x_t, schedule, t), right.f)
+
+        start, noise = schedule.prior(torch.tensor(1.0), x), SampleNoise([("", 0, 0), ("", 0, 1)])
+        ends.append(last(sampler(denoise, schedule, start, trailing(schedule, 10), noise)).x)
+    assert all(end.isfinite().all() for end in ends)
+    for end in ends[1:]:
+        torch.testing.assert_close(end, ends[0], rtol=2e-2, atol=2e-2)
+
+
 @every_sampler
 def test_a_start_without_any_signal_is_no_obstacle(sampler):
     schedule = ZeroTerminal()
@@ -109,9 +142,16 @@ ORDERS = {
     "ddim": (ddim, 1), "heun": (heun, 2),
     "dpmpp_2s": (dpmpp_2s, 2), "dpmpp_2m": (dpmpp_2m, 2), "dpmpp_3m": (dpmpp_3m, 3),
     "unipc of order 1": (partial(unipc, order=1), 2), "unipc of order 2": (partial(unipc, order=2), 3),
+    "unipc of order 3": (partial(unipc, order=3), 3),
     "deis of order 2": (partial(deis, order=2), 2), "deis of order 3": (partial(deis, order=3), 3),
 }
+STOCHASTIC = {ddpm, ddpm_large, ddpm_learned, sde_dpmpp_2m, edm}
 SMOOTH = [p.values[0] for p in options("schedule") if not isinstance(p.values[0], Table)]
+
+
+def test_every_sampler_is_under_a_law_of_convergence():
+    lawful = {function.func if isinstance(function, partial) else function for function, _ in ORDERS.values()}
+    assert {option.values[0].func for option in options("sampler")} <= lawful | STOCHASTIC | {adaptive}
 
 
 def order_of(sampler, data, n: int) -> float:
@@ -127,7 +167,7 @@ def order_of(sampler, data, n: int) -> float:
 
 
 @pytest.mark.parametrize("name", ORDERS)
-@pytest.mark.parametrize("schedule", [*SMOOTH, *PATHS, Linear(), Cosine()], ids=repr)
+@pytest.mark.parametrize("schedule", [*SMOOTH, *PATHS, Linear(), ScaledLinear(), Cosine()], ids=repr)
 @pytest.mark.parametrize("data", [Gaussian, Mixture])
 def test_deterministic_samplers_converge_to_the_flow_with_their_order(name, schedule, data):
     sampler, order = ORDERS[name]

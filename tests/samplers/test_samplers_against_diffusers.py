@@ -5,11 +5,11 @@ from functools import partial
 import pytest
 import torch
 
-from diffusion.discretizations import leading, trailing
+from diffusion.discretizations import leading, trailing, uniform
 from diffusion.estimate import Estimate
-from diffusion.parameterizations import X0, Epsilon, V
-from diffusion.samplers import ddim, ddpm, ddpm_large, deis, dpmpp_2m, heun, unipc
-from diffusion.schedules import Cosine, Linear, ScaledLinear
+from diffusion.parameterizations import X0, Epsilon, V, Velocity
+from diffusion.samplers import ddim, ddpm, ddpm_large, deis, dpmpp_2m, heun, sde_dpmpp_2m, unipc
+from diffusion.schedules import Cosine, Linear, RectifiedFlow, ScaledLinear
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -125,6 +125,70 @@ def test_multistep_solvers(schedule, case):
     assert_same_trajectory(sampler, schedule, X0(), trailing, scheduler, step, until)
 
 
+@every_table
+def test_the_sde_solver(schedule, monkeypatch):
+    chosen = settings(schedule, X0(), "trailing")
+    chosen.pop("clip_sample")
+    scheduler = diffusers.DPMSolverMultistepScheduler(
+        **chosen, algorithm_type="sde-dpmsolver++", solver_order=2, final_sigmas_type="zero")
+    monkeypatch.setattr("diffusers.schedulers.scheduling_dpmsolver_multistep.randn_tensor",
+                        lambda *args, **kwargs: noises.pop(0))
+    noises = []
+
+    def step(y, t, x, z):
+        noises[:] = [z]
+        return scheduler.step(y, t, x).prev_sample
+
+    assert_same_trajectory(sde_dpmpp_2m, schedule, X0(), trailing, scheduler, step)
+
+
+@pytest.mark.parametrize("schedule", [Linear(), ScaledLinear()], ids=repr)
+def test_euler_ancestral_is_ddim_with_eta_1(schedule, monkeypatch):
+    """They work on x / alpha, and their noise, too, is not divided by anything."""
+    chosen = settings(schedule, Epsilon(), "trailing")
+    chosen.pop("clip_sample")
+    scheduler = diffusers.EulerAncestralDiscreteScheduler(**chosen)
+    monkeypatch.setattr("diffusers.schedulers.scheduling_euler_ancestral_discrete.randn_tensor",
+                        lambda *args, **kwargs: noises.pop(0))
+    noises = []
+    alphas = iter(schedule.alpha(trailing(schedule, N)).float())
+
+    class InTheirUnits:
+        """Their scheduler, with x = alpha (x / alpha) outside."""
+
+        timesteps = property(lambda self: scheduler.timesteps)
+
+        def set_timesteps(self, n):
+            scheduler.set_timesteps(n)
+            self.alpha = next(alphas)
+
+        def step(self, y, t, x, z):
+            noises[:] = [z]
+            scheduler.scale_model_input(x / self.alpha, t)
+            moved, self.alpha = scheduler.step(y, t, x / self.alpha).prev_sample, next(alphas)
+            return moved * self.alpha
+
+    theirs = InTheirUnits()
+    assert_same_trajectory(partial(ddim, eta=1.0), schedule, Epsilon(), trailing, theirs, theirs.step)
+
+
+def test_euler_on_rectified_flow():
+    """Their sigma is our t."""
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    ts = uniform(RectifiedFlow(), N)
+    scheduler.set_timesteps(sigmas=ts[:-1].tolist())
+    x = theirs = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    calls, velocity = iter(range(N)), Velocity()
+
+    def denoise(x_t, t):
+        y = output(x_t, next(calls))
+        return Estimate(velocity.to_x0(y, x_t, RectifiedFlow(), t), velocity.to_eps(y, x_t, RectifiedFlow(), t))
+
+    for k, mine in enumerate(ddim(denoise, RectifiedFlow(), x, ts)):
+        theirs = scheduler.step(output(theirs, k), scheduler.timesteps[k], theirs).prev_sample
+        torch.testing.assert_close(mine.x, theirs, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("schedule", [Linear(), ScaledLinear()], ids=repr)
 def test_deis(schedule):
     """Their last step ends at the table's first noise level, ours at 0; on cosine their float32 loses the start."""
@@ -161,4 +225,4 @@ def test_euler_and_heun(schedule, name, sampler, evaluations):
             t = scheduler.timesteps[k]
             y = output(scheduler.scale_model_input(theirs, t), k)
             theirs, k = scheduler.step(y, t, theirs).prev_sample, k + 1
-        torch.testing.assert_close(mine.x, theirs * schedule.alpha(s).float(), rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(mine.x, theirs * schedule.alpha(s).float(), rtol=1e-4, atol=1e-4)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from diffusion.schedules import Cosine, Linear, ScaledLinear
+from diffusion.schedules import Cosine, Linear, ScaledLinear, ZeroTerminal
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -12,6 +12,8 @@ diffusers = pytest.importorskip("diffusers")
         (Linear(), {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}),
         (ScaledLinear(), {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}),
         (Cosine(), {"beta_schedule": "squaredcos_cap_v2"}),
+        (ZeroTerminal(ScaledLinear()), {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012,
+                                        "rescale_betas_zero_snr": True}),
     ],
 )
 def test_tables_agree(ours, theirs):

@@ -18,6 +18,7 @@ from diffusion.schedules import (
     RectifiedFlow,
     ScaledLinear,
     Shifted,
+    Sigmoid,
     Table,
     ZeroTerminal,
 )
@@ -130,6 +131,31 @@ def test_a_shift_moves_every_log_snr_and_keeps_the_label_of_a_noise_level():
     torch.testing.assert_close(shifted.log_snr(t), base.log_snr(t) - 1.3863)
     index = shifted.label(t)  # of the base's table
     torch.testing.assert_close(base.log_snr((index + 1) / base.T), shifted.log_snr(t))
+
+
+def test_labels_of_levels_beyond_the_bases_last_one_stay_apart():
+    shifted, t = Shifted(ScaledLinear(), -1.3863), torch.linspace(0, 1, 1001, dtype=torch.float64)
+    labels = shifted.label(t)
+    assert (labels[2:].diff() > 0).all()
+    assert labels.diff()[-100:].max() < 2 * labels.diff()[500:600].max()  # no jump where the base ends
+
+
+@pytest.mark.parametrize("tau", [0.1, 0.3, 2.0])
+@pytest.mark.parametrize("start, end", [(-3.0, 3.0), (0.0, 3.0), (-3.0, 1.0)])
+def test_sigmoid_is_its_papers_curve_for_every_tau(tau, start, end):
+    schedule = Sigmoid(start, end, tau)
+    s = torch.sigmoid((start + T * (end - start)) / tau)
+    torch.testing.assert_close(schedule.alpha(T) ** 2, (s[-1] - s) / (s[-1] - s[0]), rtol=1e-6, atol=1e-9)
+    middle = schedule.log_snr(T).abs() < 40
+    torch.testing.assert_close(schedule.t_of(schedule.log_snr(T))[middle], T[middle], rtol=0, atol=1e-9)
+
+
+def test_zero_terminal_is_algorithm_1_of_its_paper():
+    """Lin et al. 2023: sqrt(alpha-bar) is moved to end at 0 and scaled to keep its first value."""
+    base = ScaledLinear()
+    root = base.alpha(torch.arange(1, 1001, dtype=torch.float64) / 1000)
+    expected = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    torch.testing.assert_close(ZeroTerminal(base).alpha(torch.arange(1, 1001, dtype=torch.float64) / 1000), expected)
 
 
 @pytest.mark.parametrize("s", [0.5, 3.0])
