@@ -63,13 +63,15 @@ def evaluate(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, n
         write(folder / "drawing.json", drawing)
     processes.wait()
     full = Full(model, data, cache, n, cfg.seed, given, asked.training_pictures, cfg.batch, log.info)
+    full.announce(extractors)
     samples = full.draw(with_guide(sampling, model, cfg.trust), folder, cfg.negative)
     every = [full.sets(extract, samples) for extract in extractors]
     quality, sensitivity = full.quality(), full.sensitivity(asked.sensitivity_pictures)
     if processes.rank() > 0:
         return folder
     scores, memory = all_scores(full, every, quality)
-    results = {"ckpt": str(file.path), **drawing, **settings, "command": shlex.join(["python", "sample.py", *command]),
+    results = {"ckpt": str(file.path), "file": file.path.name, **drawing, **settings,
+               "command": shlex.join(["python", "sample.py", *command]),
                "minutes": (time.perf_counter() - began) / 60, "finished": True, "scores": scores,
                "sensitivity": [dataclasses.asdict(bin) for bin in sensitivity]}
     show(folder, results, full, samples, memory)
@@ -82,10 +84,12 @@ def evaluate(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, n
 
 
 def networks(model: LatentDiffusion, cfg) -> list[FeatureExtractor]:
-    """The model's own CLIP, then those of evaluation.features."""
+    """The model's own CLIP, then those of evaluation.features, each by its name there."""
     own = [] if model.text_encoder is None else [ClipFeatures(model.text_encoder)]
-    further = [build(node, (*TRUSTED, *cfg.trust), device=model.device)
-               for node in plain(cfg.evaluation.features).values()]
+    nodes = plain(cfg.evaluation.features)
+    if ClipFeatures.name in nodes:
+        raise ValueError(f"evaluation.features.{ClipFeatures.name}: this name is that of the model's own CLIP")
+    further = [build(node, (*TRUSTED, *cfg.trust), name=name, device=model.device) for name, node in nodes.items()]
     if not own and not further:
         raise ValueError("evaluation=full measures on features, and this model has no CLIP of its own: name a network "
                          "with evaluation/features=")

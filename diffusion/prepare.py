@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> None:
             encoder = build(cfg.text_encoder, cfg.trusted)
             log.info("text encoder %s: %d tokens of %d channels", encoder.path, encoder.length, encoder.context_dim)
         for name, node in (cfg.evaluation.get("features") or {}).items():
-            log.info("features %s: weights %s", name, build(node, cfg.trusted).hash)
+            log.info("features %s: weights %s", name, build(node, cfg.trusted, name=name).hash)
         log.info("ready: with HF_HUB_OFFLINE=1 nothing asks the network")
 
 

@@ -76,7 +76,8 @@ def run(stage: Stage, data, began: float | None = None) -> None:
         if resume == "never" and processes.rank() == 0:
             for name in ("last.ckpt", "results.json", "model.safetensors", "metrics.csv", "plan.yaml"):
                 (stage.folder / name).unlink(missing_ok=True)
-            shutil.rmtree(stage.folder / snapshots.FOLDER, ignore_errors=True)
+            for name in (snapshots.FOLDER, "evaluation"):
+                shutil.rmtree(stage.folder / name, ignore_errors=True)
         processes.wait()
         train(stage, data, stage.resume_path if started and resume != "never" else extend_path(stage.cfg), began)
     gc.collect()

@@ -45,6 +45,8 @@ def main(cfg, command: Sequence[str] = ()) -> Path:
     full = scored and "features" in cfg.evaluation
     if full:
         processes.start()
+        if processes.rank() > 0:
+            logging.getLogger().setLevel(logging.WARNING)
     out = Path(cfg.out or time.strftime("samples/%Y-%m-%d_%H-%M-%S"))
     if cfg.out or not full:
         writable(out)

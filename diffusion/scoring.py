@@ -10,6 +10,7 @@ from tqdm import tqdm
 from diffusion.acceleration import choose
 from diffusion.checkpoint import ModelFile
 from diffusion.config import TRUSTED, build, name_of, plain
+from diffusion.data.batches import positions
 from diffusion.evaluation.features import ClipFeatures
 from diffusion.evaluation.generation import generate_many, pictures_of
 from diffusion.evaluation.likelihood import likelihood_scores
@@ -35,7 +36,7 @@ def frechet(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, n:
         raise ValueError("evaluation=frechet compares features of the CLIP inside the model file; this model has none")
     data = data_of(file, cfg)
     test = data.split("test")
-    rows = torch.arange(n) % len(test)
+    rows = positions(len(test), 0, n, cfg.seed)  # in random order: files may lie class by class
     prompts = [test.captions[i] for i in test.caption_ids[rows, 0].tolist()]
     guided = with_guide(sampling, model, cfg.trust)
     with tqdm(total=n, unit="picture", disable=None) as bar:

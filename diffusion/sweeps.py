@@ -1,5 +1,6 @@
 """The folder of a sweep: a link to each job's run, and one table and one page of all results so far."""
 
+import hashlib
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ def record(stage: Stage, results: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     name = ",".join(varied()).replace("/", "|") or stage.key
     if len(name.encode()) > 200:
-        name = f"{name[:60]}...{stage.key}"
+        name = f"{name[:60]}...{hashlib.blake2b(name.encode(), digest_size=5).hexdigest()}"
     link = folder / name
     link.unlink(missing_ok=True)
     link.symlink_to(os.path.relpath(stage.folder, folder))

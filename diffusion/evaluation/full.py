@@ -8,6 +8,7 @@ share the work; the numbers come from the feature matrices alone, in `records`.
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from diffusion import processes
 from diffusion.data.batches import positions
 from diffusion.data.captioned import CaptionedDataset
 from diffusion.data.on_demand import OnDemand
+from diffusion.data.pictures import share
 from diffusion.evaluation.features import FeatureExtractor
 from diffusion.evaluation.generation import pictures_of
 from diffusion.evaluation.reconstruction import quality, reconstructed
@@ -28,6 +30,8 @@ from diffusion.evaluation.resumable import draw_missing, missing, read
 from diffusion.evaluation.sensitivity import Sensitivity, prompt_sensitivity
 from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.models.identity import Identity
+
+TWINS = "test_reconstructions"  # of the very pictures of the reference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +82,20 @@ class Full:
         test = self.data.split("test")
         return [test.captions[i] for i in test.caption_ids[self.rows, 0].tolist()]
 
+    def announce(self, extractors: Sequence[FeatureExtractor], probe: int = 50) -> None:
+        """What each network will see at most (its references may be there already), and how long that takes, measured
+        on a few test pictures."""
+        test, train = (len(self.data.split(split)) for split in ("test", "train"))
+        views = 2 if self.data.mirror else 1
+        again = 0 if isinstance(self.model.autoencoder, Identity) else self.n + test  # through the autoencoder
+        for extract in extractors:
+            pictures = views * (self.n + test) + min(train, max(self.training_pictures, self.n)) + again
+            began = time.perf_counter()
+            extract(self.data.split("test").images[:probe])
+            seconds = (time.perf_counter() - began) * pictures / probe / processes.world()
+            self.say(f"features by {extract.name}: {pictures:,} pictures at most, about "
+                     f"{tqdm.format_interval(seconds)}")
+
     def draw(self, sampling: Sampling, folder: Path, negative: str = "") -> OnDemand:
         """The samples; those that lie in the folder are not drawn again."""
         todo, began = len(missing(folder, self.n)), time.perf_counter()
@@ -86,7 +104,7 @@ class Full:
                 self.say(f"to draw: {todo} of {self.n} pictures x {sampling.steps} steps")
 
             def progress(done: int) -> None:
-                seconds, left = time.perf_counter() - began, todo / processes.world() - done
+                seconds, left = time.perf_counter() - began, shown.total - done
                 if shown.n == 0 and left > 0:
                     self.say(f"the first {done} took {seconds:.3g} s: about "
                              f"{tqdm.format_interval(seconds * left / done)} left")
@@ -105,8 +123,7 @@ class Full:
         others, mirrored = {"training": training.features[: self.n]}, None
         if not isinstance(self.model.autoencoder, Identity):
             same = self.data.split("train").pick(self.n, 0).images
-            for name, images in {"reconstructions": same,
-                                 "test_reconstructions": self.data.split("test").images}.items():
+            for name, images in {"reconstructions": same, TWINS: self.data.split("test").images}.items():
                 others[name] = self._features(images, lambda part: extract(reconstructed(self.model, part)), name)
         if self.data.mirror:
             mirrored = (self._features(samples, lambda part: extract(part.flip(-1)), "mirrored samples"),
@@ -116,7 +133,8 @@ class Full:
 
     def reference(self, split: str, extract: FeatureExtractor, **which) -> Reference:
         """Of a split of the data; from the cache where it was made before."""
-        with bar(None, f"{extract.name} features of {split}") as shown:
+        size = min(len(self.data.split(split)), which.get("most") or math.inf)
+        with bar(size, f"{extract.name} features of {split}") as shown:
             return reference_of(self.data, split, extract, self.cache, **which, progress=shown.update)
 
     def quality(self) -> dict[str, Tensor]:
@@ -142,6 +160,7 @@ class Full:
             return features_of(images, extract, progress=shown.update)
 
 
-def bar(n: int | None, what: str) -> tqdm:
-    """On the first process' terminal."""
-    return tqdm(total=n, desc=what, unit="picture", leave=False, disable=None if processes.rank() == 0 else True)
+def bar(n: int, what: str) -> tqdm:
+    """On the first process' terminal, of its share of n pictures."""
+    mine = len(share(n, processes.rank(), processes.world()))
+    return tqdm(total=mine, desc=what, unit="picture", leave=False, disable=None if processes.rank() == 0 else True)

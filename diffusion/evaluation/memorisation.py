@@ -3,6 +3,9 @@
     memorised = the share of samples x with  min_j |f(x) - f(train_j)|  below the 1st percentile of the same distance of
                 test pictures
 
+The threshold is itself the quantile of m test pictures: as the share of n samples, it scatters as if they were
+n m / (n + m), which the interval counts.
+
 A model that draws from the data's distribution, and knows no more of the training pictures than of others, gives 1 %.
 A greater share says that samples crowd around training pictures: whether as copies, or because typical pictures have
 near neighbours and the model draws little else, is for the eye; so the nearest pairs are shown.
@@ -16,7 +19,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from diffusion.data.pictures import chunks
-from diffusion.evaluation.metrics.intervals import Interval, of_share
+from diffusion.evaluation.metrics.intervals import Interval, wilson
 
 EXPECTED = 0.01  # of held-out pictures
 
@@ -31,11 +34,13 @@ class Neighbours:
 
 @dataclasses.dataclass(frozen=True)
 class Memorised:
-    """share of samples nearer to a training picture than `threshold`; the samples' neighbours."""
+    """share of samples nearer to a training picture than `threshold`; neighbours of the samples, and of the test
+    pictures (`control`)."""
 
     share: Interval
     threshold: float
     neighbours: Neighbours
+    control: Neighbours
 
 
 def nearest(views: Sequence[Float[Tensor, "n d"]], training: Float[Tensor, "m d"], k: int) -> Neighbours:
@@ -56,6 +61,7 @@ def memorised(samples: Sequence[Float[Tensor, "n d"]], test: Sequence[Float[Tens
               training: Float[Tensor, "m d"], k: int = 8) -> Memorised:
     """From the features of samples and held-out pictures, each as one or several views."""
     neighbours = nearest(samples, training, k)
-    threshold = nearest(test, training, 1).distances[:, 0].quantile(EXPECTED).item()
-    near = neighbours.distances[:, 0] < threshold
-    return Memorised(of_share(near), threshold, neighbours)
+    control = nearest(test, training, k)
+    threshold = control.distances[:, 0].quantile(EXPECTED).item()
+    share, n, m = (neighbours.distances[:, 0] < threshold).double().mean().item(), len(samples[0]), len(test[0])
+    return Memorised(wilson(share, n * m / (n + m)), threshold, neighbours, control)

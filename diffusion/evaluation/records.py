@@ -15,7 +15,7 @@ from diffusion.evaluation.agreement import prompt_embeddings, retrieved
 from diffusion.evaluation.features import ClipFeatures, FeatureExtractor
 from diffusion.evaluation.features.hub import ClipImageFeatures
 from diffusion.evaluation.features.inception import InceptionFeatures
-from diffusion.evaluation.full import Full, Sets
+from diffusion.evaluation.full import TWINS, Full, Sets
 from diffusion.evaluation.memorisation import EXPECTED, Memorised, memorised
 from diffusion.evaluation.metrics.clip_score import clip_score
 from diffusion.evaluation.metrics.cmmd import cmmd
@@ -23,33 +23,39 @@ from diffusion.evaluation.metrics.frechet import frechet_intervals
 from diffusion.evaluation.metrics.inception_score import inception_score
 from diffusion.evaluation.metrics.intervals import GROUPS, Interval, of_mean, of_share
 from diffusion.evaluation.metrics.kernel import kernel_distance
-from diffusion.evaluation.metrics.neighbours import neighbours
+from diffusion.evaluation.metrics.neighbours import K_DENSITY, neighbours
 
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
     """names    each with what is better, low or high
-    of          (samples' features, reference's features) -> an interval for each name
+    of          (samples' features, reference's features, whether row i of both belong together) -> an interval for each
+                name, None where too few pictures tell nothing
     where       of which feature networks it may be taken
     few         whether it is also for the few pictures of one class
     """
 
     names: Mapping[str, str]
-    of: Callable[[Tensor, Tensor], Sequence[Interval]]
+    of: Callable[[Tensor, Tensor, bool], Sequence[Interval | None]]
     where: Callable[[FeatureExtractor], bool] = lambda extract: True
     few: bool = False
 
 
-def both_frechet(a: Tensor, b: Tensor) -> tuple[Interval, Interval]:
+STRAIGHT = 4  # times the dimensions: fewer pictures lie on no straight line in 1/n
+
+
+def both_frechet(a: Tensor, b: Tensor, paired: bool) -> tuple[Interval, Interval | None]:
     found = frechet_intervals(a, b, min(GROUPS, len(a), len(b)))
-    return found.at_n, found.infinite
+    return found.at_n, found.infinite if min(len(a), len(b)) >= STRAIGHT * a.shape[1] else None
 
 
-def discrepancy(of: Callable[..., Interval]) -> Callable[[Tensor, Tensor], tuple[Interval]]:
-    return lambda a, b: (of(a, b, min(GROUPS, len(a), len(b))),)
+def discrepancy(of: Callable[..., Interval]) -> Callable[[Tensor, Tensor, bool], tuple[Interval]]:
+    return lambda a, b, paired: (of(a, b, min(GROUPS, len(a), len(b)), paired),)
 
 
-def near(a: Tensor, b: Tensor) -> tuple[Interval, ...]:
+def near(a: Tensor, b: Tensor, paired: bool) -> tuple[Interval | None, ...]:
+    if paired or min(len(a), len(b)) <= K_DENSITY:  # each picture's nearest is its own twin; or there are no k others
+        return 4 * (None,)
     found = neighbours(a, b)
     return found.precision, found.recall, found.density, found.coverage
 
@@ -73,14 +79,15 @@ def record(found: Interval, better: str, n: int, *, extract: FeatureExtractor | 
 
 
 def compared(metrics: Sequence[Metric], extract: FeatureExtractor, features: Tensor, others: Tensor, reference: str, *,
-             before: str = "", behind: str = "") -> dict[str, dict]:
+             before: str = "", behind: str = "", paired: bool = False) -> dict[str, dict]:
     """Each metric of the features against others."""
     scores = {}
     for metric in metrics:
         if metric.where(extract):
-            for (name, better), found in zip(metric.names.items(), metric.of(features, others), strict=True):
-                scores[f"{before}{name}/{extract.name}{behind}"] = record(
-                    found, better, len(features), extract=extract, reference=reference, reference_n=len(others))
+            for (name, better), found in zip(metric.names.items(), metric.of(features, others, paired), strict=True):
+                if found is not None:
+                    scores[f"{before}{name}/{extract.name}{behind}"] = record(
+                        found, better, len(features), extract=extract, reference=reference, reference_n=len(others))
     return scores
 
 
@@ -90,7 +97,8 @@ def set_scores(sets: Sets, metrics: Sequence[Metric] = METRICS) -> dict[str, dic
     reference.check(extract, sets.samples)
     scores = compared(metrics, extract, sets.samples, reference.features, reference.name)
     for name, features in sets.others.items():
-        scores |= compared(metrics, extract, features, reference.features, reference.name, behind=f"/{name}")
+        scores |= compared(metrics, extract, features, reference.features, reference.name, behind=f"/{name}",
+                           paired=name == TWINS and reference is sets.test)
     if isinstance(extract, InceptionFeatures):
         for end, features in {"": sets.samples, "/training": sets.others["training"]}.items():
             found = inception_score(extract.logits(features))
@@ -120,14 +128,14 @@ def memory_scores(sets: Sets) -> tuple[dict[str, dict], Memorised]:
     return {f"memorised/{sets.extract.name}": kept | {"expected": EXPECTED}}, found
 
 
-def agreement_scores(sets: Sets, clip: ClipFeatures, prompts: Sequence[str], rows: Tensor, content: Tensor
-                     ) -> dict[str, dict]:
-    """Of samples with their prompts, and of the test pictures whose captions these are ("real")."""
-    told, scores = prompt_embeddings(clip.clip, prompts), {}
-    for end, images in {"": sets.samples, "/real": sets.test.features[rows]}.items():
-        for name, found in {"clip_score": clip_score(images, told),
-                            "retrieval": of_share(retrieved(images, told, content[rows]))}.items():
-            scores[name + end] = record(found, "high", len(images), extract=clip)
+def agreement_scores(sets: Sets, prompts: Sequence[str], rows: Tensor, content: Tensor) -> dict[str, dict]:
+    """Of samples with their prompts, and of the test pictures whose captions these are ("real"), each once."""
+    told, once, scores = prompt_embeddings(sets.extract.clip, prompts), rows[: len(sets.test)], {}
+    for end, images, asked in (("", sets.samples, rows), ("/real", sets.test.features[once], once)):
+        for name, found in {"clip_score": clip_score(images, told[: len(asked)]),
+                            "retrieval": of_share(retrieved(images, told[: len(asked)], content[asked]))}.items():
+            scores[f"{name}/{sets.extract.name}{end}"] = record(found, "high", len(images), extract=sets.extract,
+                                                                reference=sets.test.name)
     return scores
 
 
@@ -139,8 +147,8 @@ def all_scores(full: Full, every: Sequence[Sets], quality: Mapping[str, Tensor]
         scores |= set_scores(sets)
         if "class" in full.data.heads:
             scores |= class_scores(sets, split.labels[full.rows, 0], full.data.heads["class"])
-        if isinstance(sets.extract, ClipFeatures):
-            scores |= agreement_scores(sets, sets.extract, full.prompts, full.rows, split.content)
+        if is_clip(sets.extract) and full.model.text_encoder is not None:
+            scores |= agreement_scores(sets, full.prompts, full.rows, split.content)
         if full.training_pictures:
             found, memory[sets.extract.name] = memory_scores(sets)
             scores |= found

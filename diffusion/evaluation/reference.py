@@ -2,7 +2,7 @@
 from.
 
 Extracting them is the dear part, so they are kept under a name made of their content. The same file can be handed on:
-`evaluation.reference=FILE` gives others the same reference, or stands in for data that they do not have.
+`evaluation.reference=FILE` gives others the same reference.
 """
 
 import dataclasses

@@ -1,10 +1,12 @@
 """What is reported of a trained model: prompts that its samples satisfy, and Frechet distances with their floors.
 
-Every distance is to the whole test split. Beside that of n samples stand those of n training pictures and of their
-reconstructions: what perfect sampling of the training set would reach, without and with the autoencoder.
+Every distance is to the whole test split, with a 95 % interval. Beside that of n samples stand those of n training
+pictures and of their reconstructions: what perfect sampling of the training set would reach, without and with the
+autoencoder.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, UInt8
@@ -13,7 +15,8 @@ from torch import Tensor, nn
 from diffusion.data.captioned import CaptionedImages
 from diffusion.data.pictures import chunks
 from diffusion.evaluation.features import FeatureExtractor
-from diffusion.evaluation.metrics.frechet import Moments, frechet_distance, moments_of
+from diffusion.evaluation.metrics.frechet import frechet_intervals
+from diffusion.evaluation.metrics.intervals import GROUPS
 from diffusion.evaluation.reconstruction import reconstructed
 from diffusion.latent import LatentDiffusion
 from diffusion.objectives.classification import all_right
@@ -31,16 +34,18 @@ def judged_right(judge: nn.Module, images: UInt8[Tensor, "n c h w"], labels: Ten
 def frechet_scores(
     samples: UInt8[Tensor, "n c h w"], model: LatentDiffusion, train: CaptionedImages, test: CaptionedImages,
     extractors: Sequence[FeatureExtractor], seed: int, say: Callable[[str], None] = lambda line: None,
-) -> dict[str, dict[str, float | str]]:
+) -> dict[str, dict[str, Any]]:
     """For each extractor: distances of samples, reconstructions and real training pictures to the test split."""
     real = train.pick(len(samples), seed).images
     sets = {"samples": samples, "reconstructions": reconstructed(model, real), "real": real}
     scores = {}
     for extract in extractors:
-        reference: Moments = moments_of(extract(test.images))
-        scores[extract.name] = {name: frechet_distance(moments_of(extract(images)), reference)
-                                for name, images in sets.items()}
-        scores[extract.name] |= {"features": extract.hash, "n": len(samples), "reference_n": reference.n}
-        say(f"Frechet distance on {extract.name} features, n={len(samples)} against {reference.n}: "
+        reference = extract(test.images)
+        found = {name: frechet_intervals(extract(images), reference, min(GROUPS, len(images), len(reference))).at_n
+                 for name, images in sets.items()}
+        scores[extract.name] = {name: interval.value for name, interval in found.items()} | {
+            "intervals": {name: [interval.low, interval.high] for name, interval in found.items()},
+            "features": extract.hash, "n": len(samples), "reference_n": len(reference)}
+        say(f"Frechet distance on {extract.name} features, n={len(samples)} against {len(reference)}: "
             + ", ".join(f"{name} {scores[extract.name][name]:.4g}" for name in sets))
     return scores

@@ -10,6 +10,7 @@ from diffusion.config import ConfigError, build
 from diffusion.reporting.network_evaluations import network_evaluations
 from diffusion.reporting.plot import Line, Plot, thinned
 from diffusion.reporting.run import Run
+from diffusion.reporting.tables import HOW
 
 BINS = "train/loss_log_snr_"
 SHOWN = 14.0  # log-SNRs beyond this are 8-bit pictures, or pure noise
@@ -25,7 +26,7 @@ def schedules(runs: Sequence[Run], labels: Sequence[str], trusted: Iterable[str]
             continue
         try:
             log_snr = build(run.cfg.schedule, trusted).log_snr(t)
-        except ConfigError:
+        except (ConfigError, TypeError, ValueError):  # of a package that is not trusted, or of another version
             continue
         points = [(x, y) for x, y in zip(t.tolist(), log_snr.tolist(), strict=True) if abs(y) <= SHOWN]
         lines.append(Line(label, i, points))
@@ -62,9 +63,10 @@ def learning(runs: Sequence[Run], labels: Sequence[str]) -> list[Plot]:
     """The training loss, and each score on held-out data: averaged weights (EMA) drawn through, raw ones dashed."""
     names = dict.fromkeys(name for run in runs for row in run.rows for name in row)
     scores = dict.fromkeys(name.removesuffix("_raw").removesuffix("_ema") for name in names
-                           if name.startswith("validation/"))
+                           if name.startswith(("validation/", "evaluation/")))
     plots = []
-    for title, score in [("training loss", "train/loss"), *((f"held-out {s.partition('/')[2]}", s) for s in scores)]:
+    titles = {score: score.replace("validation/", "held-out ").replace("evaluation/", "") for score in scores}
+    for score, title in {"train/loss": "training loss", **titles}.items():
         lines = [Line(label + weights, i, thinned(points), stroke=int(end == "_raw"))
                  for i, (run, label) in enumerate(zip(runs, labels, strict=True))
                  for end, weights in (("", ""), ("_ema", ", EMA"), ("_raw", ", raw"))
@@ -77,8 +79,8 @@ def learning(runs: Sequence[Run], labels: Sequence[str]) -> list[Plot]:
 def quality(runs: Sequence[Run], labels: Sequence[str], trusted: Iterable[str]) -> list[Plot]:
     """Each score against network evaluations a picture, where a run was scored at several of these."""
     curves: dict[str, dict[tuple[int, str], dict[float, dict]]] = defaultdict(lambda: defaultdict(dict))
-    varied = [key for key in ("sampler", "discretization", "guidance", "weights", "n", "seed")
-              if len({str(record.get(key)) for run in runs for record in run.evaluations}) > 1]
+    varied = [key for key in HOW if key != "steps"
+              and len({str(record.get(key)) for run in runs for record in run.evaluations}) > 1]
     for i, run in enumerate(runs):
         for record in run.evaluations:
             cost = network_evaluations(run, record, trusted)

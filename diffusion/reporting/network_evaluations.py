@@ -49,7 +49,7 @@ def network_evaluations(run: Run, record: Mapping[str, Any], trusted: Iterable[s
         schedule, parameterization = (build(run.cfg[part], trusted) for part in ("schedule", "parameterization"))
         return count(lambda echo: Denoiser(echo, schedule, parameterization), record["steps"], **parts,
                      captioned=bool(run.cfg.text_encoder))
-    except (ConfigError, SyntaxError, ValueError):
+    except (ConfigError, SyntaxError, ValueError, TypeError, KeyError):  # not ours, or of another version
         return None
 
 

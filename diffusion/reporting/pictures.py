@@ -84,8 +84,8 @@ def strip(pictures: Sequence[Image.Image]) -> str:
 
 def unpaired(runs: Sequence[Run]) -> str | None:
     """Why the runs' pictures do not begin with the same noise; None where they do."""
-    for what, values in (("seeds", [run.cfg.seed for run in runs]),
-                         ("latent shapes", [run.facts["latent_shape"] for run in runs if "latent_shape" in run.facts])):
+    for what, values in (("latent shapes", [run.facts["latent_shape"] for run in runs if "latent_shape" in run.facts]),
+                         ("seeds", [run.cfg.seed for run in runs])):
         if any(value != values[0] for value in values):
             return f"the noise differs: the runs have {what} {', '.join(map(str, values))}"
     return None

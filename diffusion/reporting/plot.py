@@ -103,7 +103,10 @@ def _axes(svg: ElementTree.Element, plot: Plot, across: Axis, up: Axis) -> None:
 
 
 def _line(svg: ElementTree.Element, line: Line, across: Axis, up: Axis) -> None:
-    places = [(_x(across, x), _y(up, y)) for x, y in line.points if math.isfinite(x) and math.isfinite(y)]
+    points = [(x, y) for x, y in line.points if math.isfinite(x) and math.isfinite(y)]
+    places = [(_x(across, x), _y(up, y)) for x, y in points]
+    if not places:
+        return
     group = ElementTree.SubElement(svg, "g", {"class": "line", "style": line.style})
     ElementTree.SubElement(group, "title").text = line.label
     ElementTree.SubElement(group, "path", {"d": "M" + "L".join(f"{x} {y}" for x, y in places)})
@@ -112,6 +115,6 @@ def _line(svg: ElementTree.Element, line: Line, across: Axis, up: Axis) -> None:
             way = f"M{_x(across, x)} {_y(up, low)}V{_y(up, high)}"
             ElementTree.SubElement(group, "path", {"class": "bar", "d": way})
     if line.dots or len(places) <= FEW:
-        for (x, y), (_, value) in zip(places, line.points):
+        for (x, y), (_, value) in zip(places, points, strict=True):
             dot = ElementTree.SubElement(group, "circle", {"cx": x, "cy": y, "r": "3"})
             ElementTree.SubElement(dot, "title").text = f"{line.label}: {value:.4g}"

@@ -74,16 +74,18 @@ def runs_of(paths: Iterable[str | Path]) -> list[Run]:
     Raises FileNotFoundError where a path is neither.
     """
     found: dict[tuple[str, Path], Run] = {}
-    for path in map(Path, paths):
+    for path in (Path(path).expanduser() for path in paths):
         if (path / "config.yaml").exists():
             jobs = [path]
         else:
-            jobs = sorted(p for p in path.expanduser().glob("*") if (p / "config.yaml").exists())
+            jobs = sorted(p for p in path.glob("*") if (p / "config.yaml").exists())
         if not jobs:
             raise FileNotFoundError(f"{path}: expected is a run's folder, with config.yaml, or a sweep's folder, with "
                                     "links to runs")
         for run in map(read, jobs):
-            found.setdefault((run.name, run.folder), run)
+            # jobs that differ in sampling alone share a run: its evaluations stand under the first of them
+            shared = any(other.folder == run.folder for other in found.values())
+            found.setdefault((run.name, run.folder), dataclasses.replace(run, evaluations=[]) if shared else run)
     return list(found.values())
 
 

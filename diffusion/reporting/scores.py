@@ -9,9 +9,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from diffusion.evaluation.comparable import comparable
 from diffusion.evaluation.metrics.intervals import wilson
-from diffusion.reporting.differences import shown
+from diffusion.reporting.differences import flat, shown
 from diffusion.reporting.run import Run
 
 Score = Mapping[str, Any]
@@ -37,17 +39,26 @@ def _circumstances(name: str, value: float, run: Run) -> dict[str, Any]:
     if name.startswith("frechet"):
         extractor = "clip" if name.endswith("_clip") else "judge"
         details = results.get("frechet_details", {}).get(extractor, {})
-        return {"n": details.get("n"), "reference_n": details.get("reference_n"), "features": extractor,
-                "features_hash": details.get("features"), "reference": f"{data}/test"}
+        what = {"frechet_reconstruction": "reconstructions", "frechet_real": "real"}.get(
+            name.removesuffix("_clip"), "samples")
+        low, high = details.get("intervals", {}).get(what, (None, None))
+        return {"low": low, "high": high, "n": details.get("n"), "reference_n": details.get("reference_n"),
+                "features": extractor, "features_hash": details.get("features"), "reference": f"{data}/test"}
     if name.startswith(("prompts_right", "class_agreement")):
         n, judge = results["samples_per_group"], results.get("evaluation", {}).get("judged_by")
         interval = wilson(value, n)
         return {"low": interval.low, "high": interval.high, "n": n, "reference": f"judge {judge}"}
     if name.startswith("loss"):  # a mean over the noise levels that the schedule visits, in the target's units
         latents = run.facts.get("parents", {}).get("autoencoder", data)
-        return {"reference": f"{shown(run.cfg.schedule['_target_'])}, {shown(run.cfg.parameterization['_target_'])}, "
-                             f"latents {latents}"}
+        return {"reference": f"{words(run.cfg.schedule)}, {words(run.cfg.parameterization)}, latents {latents}"}
     return {"reference": data}
+
+
+def words(node: Mapping[str, Any]) -> str:
+    """Shifted(base=Cosine, shift=-1.386)."""
+    leaves = flat(OmegaConf.to_container(node))
+    name, rest = shown(leaves.pop("")), ", ".join(f"{path}={shown(value)}" for path, value in leaves.items())
+    return f"{name}({rest})" if rest else name
 
 
 def marks(scores: Sequence[Score | None]) -> list[tuple[str, str]]:

@@ -1,12 +1,19 @@
 """Tables of scores: a row for each run, or each of its evaluations, a column for each score, a mark in each cell."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 
+import torch
+
+from diffusion.evaluation.metrics.intervals import of_mean
 from diffusion.reporting.run import Run
 from diffusion.reporting.scores import Score, marks, own_scores
 
-HOW = ("sampler", "discretization", "steps", "guidance", "threshold", "weights", "n", "seed")
+HOW = ("sampler", "discretization", "steps", "guidance", "threshold", "weights", "n", "seed", "negative", "file")
+
+
+Scored = tuple[int, str, str, Mapping[str, Score]]  # run, label, how, scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Table:
 def own_table(runs: Sequence[Run], labels: Sequence[str]) -> Table:
     """What train.py measured."""
     rows = [(i, label, "", own_scores(run)) for i, (run, label) in enumerate(zip(runs, labels, strict=True))]
-    return table("At the end of training", rows)
+    return table("At the end of training", with_means(rows, [but_seed(run) for run in runs]))
 
 
 def evaluation_tables(runs: Sequence[Run], labels: Sequence[str]) -> list[Table]:
@@ -61,6 +68,8 @@ def evaluation_tables(runs: Sequence[Run], labels: Sequence[str]) -> list[Table]
     varied = [key for key in HOW if len({str(record.get(key)) for _, _, record in records}) > 1]
     rows = [(i, label, ", ".join(f"{key} {record.get(key)}" for key in varied), record["scores"])
             for i, label, record in records]
+    rows = with_means(rows, [but_seed(runs[i]) + str([record.get(key) for key in HOW if key != "seed"])
+                             for i, _, record in records])
     fixed = ", ".join(f"{key} {record[key]}" for _, _, record in records[:1] for key in HOW
                       if key not in varied and record.get(key) is not None)
     whole = [(*row[:3], {k: v for k, v in row[3].items() if not k.startswith("class/")}) for row in rows]
@@ -68,7 +77,28 @@ def evaluation_tables(runs: Sequence[Run], labels: Sequence[str]) -> list[Table]
     return [table(f"Evaluations: {fixed}", whole), table("Evaluations, by class", classes, folded=True)]
 
 
-def table(title: str, rows: Sequence[tuple[int, str, str, Mapping[str, Score]]], folded: bool = False) -> Table:
+def but_seed(run: Run) -> str:
+    """All that was asked for, the seed left out."""
+    return json.dumps({key: value for key, value in run.settings.items() if key != "seed"}, sort_keys=True, default=str)
+
+
+def with_means(rows: Sequence[Scored], alike: Sequence[str]) -> list[Scored]:
+    """Behind rows that differ in their seed alone, their mean with Student's interval over the seeds."""
+    groups: dict[str, list[Scored]] = {}
+    for row, key in zip(rows, alike, strict=True):
+        groups.setdefault(key, []).append(row)
+    out = []
+    for group in groups.values():
+        out += group
+        if len(group) > 1:
+            first, shared = group[0], [name for name in group[0][3] if all(name in scores for *_, scores in group)]
+            found = {name: of_mean(torch.tensor([scores[name]["value"] for *_, scores in group])) for name in shared}
+            out.append((first[0], f"{first[1]}, mean of {len(group)} seeds", first[2],
+                        {name: {**first[3][name], **vars(found[name])} for name in shared}))
+    return out
+
+
+def table(title: str, rows: Sequence[Scored], folded: bool = False) -> Table:
     """Columns in the order in which scores first appear."""
     names = list(dict.fromkeys(name for *_, scores in rows for name in scores))
     columns, cells = [], [[] for _ in rows]

@@ -40,7 +40,7 @@ def test_dino_is_the_class_token_after_the_last_norm(dino, pictures):
     x = prepared(pictures, 28, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
     with torch.no_grad():
         expected = network(pixel_values=x).pooler_output
-    assert isinstance(extract, FeatureExtractor) and extract.name == "tiny-dino"
+    assert isinstance(extract, FeatureExtractor) and extract.name == "dinov2"
     assert torch.allclose(extract(pictures), expected, atol=1e-6)
 
 
@@ -49,7 +49,7 @@ def test_clip_is_the_normalised_embedding(clip, pictures):
     x = prepared(pictures, 32, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
     with torch.no_grad():
         expected = network.get_image_features(pixel_values=x).pooler_output
-    assert isinstance(extract, FeatureExtractor) and extract.name == "tiny-clip"
+    assert isinstance(extract, FeatureExtractor) and extract.name == "clip_vit_l14"
     assert torch.allclose(extract(pictures), expected / expected.norm(dim=1, keepdim=True), atol=1e-5)
 
 
@@ -70,7 +70,9 @@ def test_pictures_are_scaled_and_normalised():
 def test_a_configuration_builds_them(dino):
     node = {"_target_": HUB + "DinoFeatures", "path": str(dino), "size": 28}
     check({"features": node})
-    assert build(node, device="cpu").hash == DinoFeatures(str(dino)).hash
+    built = build(node, name="mine", device="cpu")
+    assert built.name == "mine" and built.hash == DinoFeatures(str(dino), size=28).hash
+    assert built.hash != DinoFeatures(str(dino), size=56).hash  # the same weights see other pictures
 
 
 def test_an_encoder_that_is_not_there_says_what_to_do(tmp_path, clip):

@@ -24,9 +24,10 @@ from diffusion.text.clip import PretrainedCLIP
 class DinoFeatures:
     """DINOv2's class token after the last norm; the default is the network of FD-DINOv2 (Stein et al. 2023)."""
 
-    def __init__(self, path: str = "facebook/dinov2-large", *, size: int = 224, device: str | torch.device = "cpu"):
+    def __init__(self, path: str = "facebook/dinov2-large", *, size: int = 224, name: str = "dinov2",
+                 device: str | torch.device = "cpu"):
         self.network, self.size, self.device = load(Dinov2Model.from_pretrained, path).to(device), size, device
-        self.name, self.hash = Path(path).name, weights_hash(self.network)
+        self.name, self.hash = name, f"{weights_hash(self.network)}-{size}"
 
     def __call__(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         def token(part):
@@ -39,9 +40,10 @@ class DinoFeatures:
 class ClipImageFeatures:
     """CLIP's image embedding, of length 1; the default is the network of CMMD (Jayasumana et al. 2024)."""
 
-    def __init__(self, path: str = "openai/clip-vit-large-patch14-336", *, device: str | torch.device = "cpu"):
+    def __init__(self, path: str = "openai/clip-vit-large-patch14-336", *, name: str = "clip_vit_l14",
+                 device: str | torch.device = "cpu"):
         self.clip = load(PretrainedCLIP, path).to(device)
-        self.name, self.hash = Path(path).name, weights_hash(self.clip)
+        self.name, self.hash = name, weights_hash(self.clip)
 
     def __call__(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         def embedding(part):

@@ -27,13 +27,12 @@ class InceptionFeatures:
     Raises OSError, with what to do, where the weights cannot be had; ValueError where the file holds others.
     """
 
-    name = "inception"
-
-    def __init__(self, path: str | None = None, *, device: str | torch.device = "cpu"):
+    def __init__(self, path: str | None = None, *, name: str = "inception", device: str | torch.device = "cpu"):
         file = fetched() if path is None else Path(path).expanduser()
         if not file.is_file():
             raise OSError(f"Inception weights {file}: no such file. {advice()}")
-        self.network, self.device, self.hash = load(file).to(device), device, file_hash(file)
+        self.network, self.device = load(file).to(device), device
+        self.name, self.hash = name, file_hash(file)
 
     def __call__(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n 2048"]:
         """Grey pictures are taken as RGB."""

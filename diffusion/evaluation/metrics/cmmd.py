@@ -20,6 +20,7 @@ def gaussian(x: Float64[Tensor, "n d"], y: Float64[Tensor, "m d"]) -> Float64[Te
     return torch.exp((x @ y.T - x.square().sum(1)[:, None] / 2 - y.square().sum(1) / 2) / SIGMA**2)
 
 
-def cmmd(x: Float[Tensor, "n d"], y: Float[Tensor, "m e"], count: int = GROUPS) -> Interval:
-    found = squared_discrepancy(x, y, gaussian, count)
+def cmmd(x: Float[Tensor, "n d"], y: Float[Tensor, "m e"], count: int = GROUPS,
+         paired: bool = False) -> Interval:
+    found = squared_discrepancy(x, y, gaussian, count, paired)
     return Interval(SCALE * found.value, SCALE * found.low, SCALE * found.high)

@@ -16,10 +16,13 @@ from diffusion.evaluation.metrics.intervals import GROUPS, Interval, groups, jac
 Kernel = Callable[[Float64[Tensor, "n d"], Float64[Tensor, "m d"]], Float64[Tensor, "n m"]]
 
 
-def squared_discrepancy(x: Float[Tensor, "n d"], y: Float[Tensor, "m e"], kernel: Kernel,
-                        count: int = GROUPS) -> Interval:
+def squared_discrepancy(x: Float[Tensor, "n d"], y: Float[Tensor, "m e"], kernel: Kernel, count: int = GROUPS,
+                        paired: bool = False) -> Interval:
     """Unbiased, of all pairs, with an interval by the jackknife over `count` groups. O((n + m)^2 d) operations; the
-    kernel is never held for more than one group against a whole set."""
+    kernel is never held for more than one group against a whole set.
+
+    paired  x_i and y_i belong together, such as a picture and its reconstruction: their own kernel is left out, too
+    """
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"features of {x.shape[1]} and {y.shape[1]} dimensions cannot be compared")
     parts_x = [x[rows].double() for rows in groups(len(x), count)]
@@ -33,7 +36,9 @@ def squared_discrepancy(x: Float[Tensor, "n d"], y: Float[Tensor, "m e"], kernel
 
     value = biased(torch.ones(count, dtype=torch.bool))
     _, variance = jackknife(value, [biased(torch.arange(count) != group) for group in range(count)])
-    bias = own_pairs(kernel, parts_x, xx) + own_pairs(kernel, parts_y, yy)
+    bias = own_pairs(kernel, parts_x, parts_x, xx) + own_pairs(kernel, parts_y, parts_y, yy)
+    if paired:
+        bias -= 2 * own_pairs(kernel, parts_x, parts_y, xy)
     return of_squared_distance(value, bias, variance, count)
 
 
@@ -44,10 +49,10 @@ def sums(kernel: Kernel, x: Sequence[Tensor], y: Sequence[Tensor]) -> Float64[Te
     return torch.stack([some.sum(1) for some in by_column.split(sizes, 1)], 1)
 
 
-def own_pairs(kernel: Kernel, parts: Sequence[Tensor], pairs: Float64[Tensor, "g g"]) -> float:
-    """What the pairs of a picture with itself add to the mean of the kernel over all pairs."""
-    n = sum(len(part) for part in parts)
+def own_pairs(kernel: Kernel, x: Sequence[Tensor], y: Sequence[Tensor], pairs: Float64[Tensor, "g g"]) -> float:
+    """What the pairs of row i with row i add to the mean of the kernel over all pairs."""
+    n = sum(len(part) for part in x)
     if n < 2:
         raise ValueError(f"an unbiased discrepancy needs at least 2 pictures, there are {n}")
-    total, own = pairs.sum().item(), sum(kernel(part, part).trace().item() for part in parts)
+    total, own = pairs.sum().item(), sum(kernel(*both).trace().item() for both in zip(x, y, strict=True))
     return total / n**2 - (total - own) / (n * (n - 1))

@@ -83,7 +83,7 @@ def of_share(hits: Bool[Tensor, " n"]) -> Interval:
     return wilson(hits.double().mean().item(), len(hits))
 
 
-def wilson(share: float, n: int) -> Interval:
+def wilson(share: float, n: float) -> Interval:
     """Of a share of n: all p with |share - p| <= Z sqrt(p (1 - p) / n) (Wilson 1927)."""
     centre, half = share + Z**2 / (2 * n), Z * (share * (1 - share) / n + Z**2 / (4 * n**2)) ** 0.5
     low, high = (centre - half) / (1 + Z**2 / n), (centre + half) / (1 + Z**2 / n)

@@ -14,6 +14,7 @@ def polynomial(x: Float64[Tensor, "n d"], y: Float64[Tensor, "m d"]) -> Float64[
     return (x @ y.T / x.shape[1] + 1) ** 3
 
 
-def kernel_distance(x: Float[Tensor, "n d"], y: Float[Tensor, "m e"], count: int = GROUPS) -> Interval:
+def kernel_distance(x: Float[Tensor, "n d"], y: Float[Tensor, "m e"], count: int = GROUPS,
+                    paired: bool = False) -> Interval:
     """Unbiased."""
-    return squared_discrepancy(x, y, polynomial, count)
+    return squared_discrepancy(x, y, polynomial, count, paired)

@@ -18,6 +18,7 @@ from torch import Tensor
 from diffusion.data.pictures import chunks
 from diffusion.evaluation.metrics.intervals import Interval, of_mean, of_share
 
+K_DENSITY = 5
 ROWS = 1000  # of a matrix of distances at a time
 
 
@@ -29,7 +30,8 @@ class Neighbours:
     coverage: Interval
 
 
-def neighbours(samples: Float[Tensor, "n d"], real: Float[Tensor, "m e"], k: int = 3, k_density: int = 5) -> Neighbours:
+def neighbours(samples: Float[Tensor, "n d"], real: Float[Tensor, "m e"], k: int = 3,
+               k_density: int = K_DENSITY) -> Neighbours:
     """k_density is that of density and coverage. O((n + m)^2 d) operations. Raises ValueError where a set has no
     k-th neighbour."""
     if samples.shape[1] != real.shape[1]:
