@@ -70,7 +70,10 @@ def choose(precision: str | int, compile: bool | str, device: torch.device) -> A
         raise ValueError(f"precision = 16-mixed needs a CUDA device, this is {device.type}: take bf16-mixed or 32")
     cuda = device.type == "cuda"
     if compile == "auto":
-        compile = fast and precision != "32" and (cuda or any(map(shutil.which, COMPILERS)))
+        compiler = cuda or any(map(shutil.which, COMPILERS))
+        if fast and not compiler:
+            log.info("no C++ compiler: networks run uncompiled")
+        compile = fast and precision != "32" and compiler
     # uncompiled on a CPU, normalisation is slow in channels_last
     return Acceleration(precision, fast and precision != "32" and (bool(compile) or cuda), bool(compile))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diffusion import checkpoint
 from diffusion.checkpoint import ModelFile
-from diffusion.config import build, plain
+from diffusion.config import build, locate, plain
 from diffusion.denoiser import Denoiser
 from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.loading import with_guide
@@ -71,11 +71,15 @@ def diffusion(cfg, task: Callable, data, parents: Mapping[str, ModelFile], setti
 ASSEMBLE = {"autoencoder": autoencoder, "clip": contrastive, "judge": judge, "latent_diffusion": diffusion}
 
 
-def text_encoder(cfg, parents: Mapping[str, ModelFile]):
-    """The parent's, a pretrained one, or None."""
+def text_encoder(cfg, parents: Mapping[str, ModelFile], image_size: int | None = None):
+    """The parent's, a pretrained one, or None. With the pictures' size: what the parent will be."""
     if "text_encoder" in parents:
         return parents["text_encoder"].module("text_encoder")
-    return build(cfg.text_encoder, cfg.trusted) if cfg.text_encoder else None
+    if not cfg.text_encoder:
+        return None
+    trained_here = getattr(locate(cfg.text_encoder["_target_"], cfg.trusted), "trainable", True)
+    sized = {"image_size": image_size} if image_size is not None and trained_here else {}
+    return build({**plain(cfg.text_encoder), **sized}, cfg.trusted)
 
 
 def describe(cfg, data, parents: Mapping[str, ModelFile], encoder: CLIP | None) -> dict:

@@ -64,12 +64,24 @@ def launch(processes: int, overrides: list[str]) -> None:
     env = {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // processes, 1)), **os.environ}
     if _in_a_sweep():
         env["DIFFUSION_SWEEP"] = HydraConfig.get().sweep.dir  # where the job's line goes
-    group = subprocess.Popen(command, env=env)
+    group, asked = subprocess.Popen(command, env=env), []
+
+    def forward(number, frame):
+        asked.append(number)
+        group.send_signal(number)  # its agent tells the workers, which save
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda n, frame: group.send_signal(n))  # its agent tells the workers, which save
+        signal.signal(number, forward)
     code = group.wait()
+    if code and asked:
+        log.error("stopped by a signal; the run's log.txt says at which step, and the same command goes on")
+        sys.exit(INTERRUPTED)
     if code:
-        raise RuntimeError(f"the process group ended with code {code}: the reason is above and in the run's log.txt")
+        message = f"the process group ended with code {code}: the reason is above and in the run's log.txt"
+        if _in_a_sweep():
+            raise RuntimeError(message)
+        log.error(message)
+        sys.exit(1)
 
 
 class told:
@@ -84,7 +96,7 @@ class told:
         from diffusion.callbacks.saving import Interrupted
         from diffusion.mistakes import MISTAKES
 
-        if isinstance(error, Interrupted) and not _in_a_sweep():
+        if isinstance(error, Interrupted):  # a sweep ends, too: whoever sends a signal wants the whole to stop
             log.error("%s", error)
             sys.exit(INTERRUPTED)
         if isinstance(error, MISTAKES) and not os.environ.get("HYDRA_FULL_ERROR") and not _in_a_sweep():

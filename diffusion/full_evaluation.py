@@ -37,9 +37,6 @@ RECIPE = 2  # raised where the same command gives other numbers
 
 def evaluate(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, n: int, command: Sequence[str]) -> Path:
     """Returns the folder. Raises ValueError where there is no feature network, or a reference does not fit."""
-    if cfg.prompt is not None or cfg.prompts_file is not None:
-        raise ValueError("evaluation=full draws with captions of the test split: it takes neither prompt nor "
-                         "prompts_file")
     if n < GROUPS:
         raise ValueError(f"n = {n}: evaluation=full takes at least {GROUPS} pictures, for its intervals")
     asked, data, cache = cfg.evaluation, data_of(file, cfg), Path(cfg.paths.cache)
@@ -52,7 +49,7 @@ def evaluate(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, n
     key = digest([drawing, settings, RECIPE])[:10]
     home = Path(cfg.out).expanduser() if cfg.out else file.path.parent / "evaluation"
     folder = home / key
-    writable(folder)
+    writable(folder, "out")
     if processes.from_first((folder / "results.json").exists()):
         log.info("finished before, in %s", relative(folder / "results.json"))
         return folder

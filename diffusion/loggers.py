@@ -1,6 +1,7 @@
 """Where numbers go: metrics.csv always, wandb or TensorBoard on request. A resumed run goes on in its own."""
 
 import csv
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -80,4 +81,6 @@ def tensorboard(*, stage: Stage):
     """Event files in the run's folder."""
     from pytorch_lightning.loggers import TensorBoardLogger
 
+    if find_spec("tensorboard") is None:
+        raise ValueError("logger=tensorboard needs the package tensorboard: pip install 'diffusion[tensorboard]'")
     return TensorBoardLogger(str(stage.folder), name="tensorboard", version="")

@@ -4,26 +4,26 @@
 """
 
 import logging
+import shlex
 import time
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from diffusion import processes, sweeps
 from diffusion.acceleration import choose
 from diffusion.assembly import sampling_of
-from diffusion.callbacks.progress import duration
 from diffusion.config import build, check, plain
 from diffusion.evaluation.features import ClipFeatures, JudgeFeatures
-from diffusion.evaluation.generation import generate_many, pictures_of
+from diffusion.evaluation.generation import generate_many, of_this_process, pictures_of
 from diffusion.evaluation.scores import frechet_scores, judged_right
 from diffusion.grids import labelled
 from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.loading import load_model, with_guide
 from diffusion.machine import machine_speed
 from diffusion.memory import keep_freed_memory
-from diffusion.refusals import refuse_early
+from diffusion.progress import duration, progress
+from diffusion.refusals import refuse_early, refuse_numbers
 from diffusion.runs import GRID_COLUMNS, device_of, planned, quiet, run
 from diffusion.stages import Compose, Stage, kind_of, parent_stage, plan, relative, writable
 
@@ -40,12 +40,13 @@ def main(cfg, choices: dict[str, str | None], overrides: list[str], compose: Com
     if processes.rank() > 0:
         logging.getLogger().setLevel(logging.WARNING)
     writable(cfg.paths.runs)
-    writable(cfg.paths.cache)
+    writable(cfg.paths.cache, "paths.cache")
     data = build(cfg.data, cfg.trusted)
     stage = plan(cfg, choices, overrides, compose, data)
     judge = judge_stage(stage, choices, overrides, compose, data)
     for part in [*stage.walk(), *([judge] if judge else [])]:
         check(part.cfg, part.cfg.trusted)
+        refuse_numbers(part.cfg)
     refuse_early(stage, data)
     announce(stage, judge)
     for part in stage.walk():
@@ -69,13 +70,18 @@ def announce(stage: Stage, judge: Stage | None) -> None:
     """The plan, with what each stage will take here: seconds per step of the reference machine, scaled by a probe."""
     slower = machine_speed(device_of(stage.cfg)) if not all(s.finished() for s in stage.walk()) else 1.0
     log.info("plan:")
+    total = 0.0
     for part in [*stage.walk(), *([judge] if judge else [])]:
         left = part.cfg.steps * part.cfg.reference_seconds_per_step * slower
         state = ("finished" if part.finished() else "goes on" if part.started()
                  else f"as many steps as fit into what is left of {part.cfg.budget}" if part.cfg.budget
                  else f"{part.cfg.steps} steps, about {duration(left)} here")
+        if not part.finished() and part is not judge and not part.cfg.budget:
+            total += left
         log.info("  %-12s %s  %s%s", part.part, relative(part.folder), state,
                  " (after the samples, to score them)" if part is judge else "")
+    if total and not stage.cfg.budget:
+        log.info("  %-12s about %s of training until the first pictures", "together", duration(total))
     if kind_of(stage.cfg) == "latent_diffusion":
         schedule = build(stage.cfg.schedule, stage.cfg.trusted)
         log.info("  SNR from %.3g (t = 0.001) to %.3g (t = 1)", schedule.snr(0.001), schedule.snr(1.0))
@@ -99,7 +105,8 @@ def sampled_and_scored(stage: Stage, judge: Stage | None, data) -> dict:
         if processes.rank() == 0:
             stage.write("results.json", results)
     log.info("samples: %s", relative(grid))
-    log.info("next: python sample.py ckpt=%s 'prompt=\"%s\"'", relative(stage.folder), data.example_prompts[0])
+    log.info("next: python sample.py ckpt=%s 'prompt=\"%s\"'%s", relative(stage.folder), data.example_prompts[0],
+             "".join(f" {override}" for override in drawn_otherwise(stage)))
     asked = plain(cfg.evaluation) | {"judged_by": judge.key if judge else None}
     scored = results.get("evaluation") == asked
     if cfg.evaluation.samples and not (fresh and scored):
@@ -111,6 +118,16 @@ def sampled_and_scored(stage: Stage, judge: Stage | None, data) -> dict:
         if processes.rank() == 0:
             stage.write("results.json", results)
     return results
+
+
+def drawn_otherwise(stage: Stage) -> list[str]:
+    """This command's choices of sampling that the model file, which an earlier one may have written, does not hold."""
+    facts, parts = stage.model().facts, stage.model().parts
+    same = all(parts[name] == plain(stage.cfg[name]) for name in ("sampler", "discretization", "guidance"))
+    if same and facts["sampling_steps"] == stage.cfg.sampling_steps:
+        return []
+    return [shlex.quote(o.replace("sampling_steps=", "steps=")) for o in stage.overrides
+            if o.partition("=")[0].partition(".")[0] in ("sampler", "discretization", "guidance", "sampling_steps")]
 
 
 def sampling_settings(cfg) -> dict:
@@ -149,9 +166,9 @@ def score(stage: Stage, judge: Stage | None, data, model: LatentDiffusion) -> di
     n = max(cfg.evaluation.samples // len(groups), 1)
     for group in groups:
         prompts = data.prompts(group, n, seed)
-        with tqdm(total=n, desc=f"{group} samples", disable=None, unit="picture") as bar:
-            pictures = generate_many(model, pictures_of(prompts.captions, seed), sampling, progress=bar.update)
-        if verdict is not None and prompts.labels.shape[1]:
+        with progress(of_this_process(n), f"{group} samples") as update:
+            pictures = generate_many(model, pictures_of(prompts.captions, seed), sampling, progress=update)
+        if verdict is not None and prompts.labels.shape[1] and model.text_encoder is not None:
             right = judged_right(verdict, pictures, prompts.labels).float().mean().item()
             name = "class_agreement" if group == "classes" else f"prompts_right_{group}"
             results[name] = right

@@ -22,7 +22,7 @@ def main(cfg: DictConfig) -> None:
 
     with told():
         check(cfg, cfg.trusted)
-        writable(cfg.paths.cache)
+        writable(cfg.paths.cache, "paths.cache")
         data = build(cfg.data, cfg.trusted)
         for name in ("train", "test"):
             log.info("data, %s: %d pictures", name, len(data.split(name)))

@@ -1,6 +1,7 @@
 """What cannot work is said before anything is trained: names, files, sizes, one step of sampling on a few numbers."""
 
 import functools
+import logging
 
 import torch
 from torch import nn
@@ -18,13 +19,43 @@ from diffusion.schedules import NoiseSchedule
 from diffusion.stages import Stage, kind_of, refuse_to_extend, relative
 from diffusion.text.clip import CLIP
 
+log = logging.getLogger(__name__)
+
+
+COUNTS = ("steps", "batch", "accumulate", "sampling_steps", "log_every")
+CADENCES = ("validate_every", "sample_every", "save_minutes")  # null: never
+POSITIVE = ("learning_rate", "clip")
+
+
+def refuse_numbers(cfg) -> None:
+    """What YAML takes for a number and a training cannot use. Raises ValueError with all of it."""
+    whole = {name: isinstance(cfg[name], int) and cfg[name] >= 1 for name in COUNTS}
+    positive = {name: isinstance(cfg[name], int | float) and cfg[name] > 0
+                for name in (*POSITIVE, *(name for name in CADENCES if cfg[name] is not None))}
+    wrong = [f"{name} = {cfg[name]}: a whole number, at least 1" for name, fine in whole.items() if not fine]
+    wrong += [f"{name} = {cfg[name]}: a number above 0" for name, fine in positive.items() if not fine]
+    if wrong:
+        raise ValueError("\n  ".join(wrong))
+    parts = processes.world() * cfg.accumulate
+    if cfg.batch % parts:
+        raise ValueError(f"batch = {cfg.batch} cannot be split over {processes.world()} processes with accumulate = "
+                         f"{cfg.accumulate}: it must be a multiple of {parts}")
+    start = cfg.task.get("adversarial_start")
+    if start is not None and cfg.task.get("discriminator") is not None and start >= cfg.steps:
+        raise ValueError(f"task.adversarial_start = {start}, but the run has only {cfg.steps} steps: the discriminator "
+                         "would never start")
+    if cfg.task.get("discriminator") is not None and str(cfg.precision) == "16-mixed":
+        raise ValueError("precision=16-mixed scales one loss, and task=autoencoder_adversarial has two: take "
+                         "bf16-mixed or 32")
+
 
 def refuse_early(stage: Stage, data) -> None:
     """Raises ValueError, CannotResume, FileNotFoundError."""
     cfg = stage.cfg
     if cfg.resume not in ("auto", "must", "never"):
         raise ValueError(f"resume = {cfg.resume}: allowed are auto, must and never")
-    if cfg.resume == "must" and not any(part.started() or part.finished() for part in stage.walk()):
+    begun = [part for part in stage.walk() if part.started() and not part.finished()]
+    if cfg.resume == "must" and not (begun or stage.finished()):
         raise CannotResume(f"resume=must, but {relative(stage.folder)} holds nothing to go on from (last.ckpt)")
     choose(cfg.precision, cfg.compile, device_of(cfg))
     if cfg.extend_from is not None:
@@ -36,17 +67,21 @@ def refuse_early(stage: Stage, data) -> None:
 
 def refuse_diffusion(cfg, data, init_from: ModelFile | None) -> None:
     """The parts of a latent diffusion model and of its training against each other."""
-    encoder = text_encoder(cfg, {})
     for option, key in (("likelihood", "likelihood"), ("full", "features")):
         if key in cfg.evaluation:
             raise ValueError(f"evaluation={option} scores a finished model: python sample.py ckpt=RUN "
                              f"evaluation={option}; train.py takes evaluation=judged, frechet or none")
-    if cfg.evaluation.samples and not cfg.evaluation.judge and encoder is None:
+    if cfg.evaluation.samples and not cfg.evaluation.judge and not cfg.text_encoder:
         raise ValueError("evaluation=frechet measures on the features of the model's own CLIP, and text_encoder=none "
                          "has none: take evaluation=judged or evaluation=none")
-    if encoder is None and "evaluation" in cfg.callbacks and cfg.callbacks.evaluation.get("extractor") is None:
+    if not cfg.text_encoder and "evaluation" in cfg.callbacks and cfg.callbacks.evaluation.get("extractor") is None:
         raise ValueError("callbacks=with_evaluation measures on the features of the model's own CLIP, and "
                          "text_encoder=none has none: take callbacks=default")
+    encoder = text_encoder(cfg, {}, data.image_size)
+    scale = cfg.guidance.get("scale", 1.0)
+    if encoder is not None and not cfg.task.get("caption_dropout", 0.0) and scale != 1 and "guide" not in cfg.guidance:
+        log.warning("guidance.scale = %g, but task.caption_dropout = 0: the null condition is never seen in training, "
+                    "so guided pictures will not be meaningful; take guidance=none", scale)
     parts = describe(cfg, data, {}, encoder)
     network, autoencoder = build(parts["network"], cfg.trusted), build(parts["autoencoder"], cfg.trusted)
     latent_shape = autoencoder.latent_shape(data.image_size)

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from diffusion import budget, checkpoint, processes, snapshots
 from diffusion.acceleration import Acceleration, accelerate, choose
 from diffusion.assembly import ASSEMBLE, settings_of
-from diffusion.callbacks.progress import Progress, duration
+from diffusion.callbacks.progress import Progress
 from diffusion.callbacks.saving import AtomicCheckpointIO, Interrupted, Saving
 from diffusion.callbacks.snapshots import Snapshots
 from diffusion.config import build, plain
@@ -28,6 +28,7 @@ from diffusion.data.batches import MicroBatches, StepLoader
 from diffusion.loggers import loggers_of
 from diffusion.machine import has_fast_bf16
 from diffusion.memory import peak_gib
+from diffusion.progress import duration
 from diffusion.stages import Stage, config_yaml, extend_path, relative
 from diffusion.training.base import NonFinite, Training
 from diffusion.training.probe import seconds_per_update
@@ -58,7 +59,12 @@ def device_of(cfg) -> torch.device:
     if accelerator not in ("cpu", "cuda", "gpu"):
         raise ValueError(f"trainer.accelerator = {accelerator}: allowed are auto, cpu and gpu")
     if accelerator in ("cuda", "gpu"):
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        rank, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+        if rank >= count:
+            raise ValueError(f"trainer.accelerator = {cfg.trainer.accelerator}, trainer.devices = "
+                             f"{cfg.trainer.devices}: {count} CUDA devices are here; take trainer.accelerator=cpu, or "
+                             "fewer devices")
+        return torch.device("cuda", rank)
     return torch.device(accelerator)
 
 
@@ -96,7 +102,7 @@ def opened(stage: Stage) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise RuntimeError(f"{relative(stage.folder)} is in use by another run of the same configuration") from None
+        raise BlockingIOError(f"{relative(stage.folder)} is in use by another run of the same configuration") from None
     for leftover in stage.folder.rglob(".*.tmp"):
         leftover.unlink()
     checkpoint.atomic(stage.folder / "config.yaml", lambda t: Path(t).write_text(config_yaml(stage.cfg)))

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from omegaconf import ListConfig
-from tqdm import tqdm
+from omegaconf import ListConfig, OmegaConf
 
 from diffusion import checkpoint, processes, scoring
 from diffusion.acceleration import choose
@@ -26,6 +25,7 @@ from diffusion.guidance import autoguidance, cfg_pp, classifier_free
 from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.loading import load_model, with_guide
 from diffusion.memory import keep_freed_memory
+from diffusion.progress import progress
 from diffusion.stages import relative, writable
 
 log = logging.getLogger(__name__)
@@ -48,12 +48,16 @@ def main(cfg, command: Sequence[str] = ()) -> Path:
         if processes.rank() > 0:
             logging.getLogger().setLevel(logging.WARNING)
     out = Path(cfg.out or time.strftime("samples/%Y-%m-%d_%H-%M-%S"))
-    if cfg.out or not full:
-        writable(out)
+    if OmegaConf.is_missing(cfg, "ckpt"):
+        raise ValueError("ckpt=FILE is missing: a model file, or a run's folder")
     file = checkpoint.load(cfg.ckpt, "latent_diffusion", cfg.trust)
     device = device_named(cfg.device)
     if scored and "likelihood" in cfg.evaluation:
+        writable(out, "out")
         return scoring.likelihood(file, cfg, device, n, out)
+    if scored and (cfg.prompt is not None or cfg.prompts_file is not None):
+        raise ValueError("an evaluation draws with captions of the test split: it takes neither prompt nor "
+                         "prompts_file")
     sampling = sampling_from(file, cfg)
     prompts = [] if scored else prompts_from(cfg, "text_encoder" in file.parts)
     model = load_model(file, cfg.weights, cfg.text_encoder.path).to(device)
@@ -64,11 +68,12 @@ def main(cfg, command: Sequence[str] = ()) -> Path:
     warn(file, sampling, model, prompts, cfg.negative)
     if full:
         return evaluate(file, model, sampling, cfg, n, command)
+    writable(out, "out")
     if scored:
         return scoring.frechet(file, model, sampling, cfg, n, out)
     wanted, guided = pictures_of(prompts, cfg.seed, n), with_guide(sampling, model, cfg.trust)
-    with tqdm(total=len(wanted), unit="picture", disable=None) as bar:
-        pictures = generate_many(model, wanted, guided, batch=cfg.batch, negative=cfg.negative, progress=bar.update)
+    with progress(len(wanted), "pictures") as update:
+        pictures = generate_many(model, wanted, guided, batch=cfg.batch, negative=cfg.negative, progress=update)
     hashed = checkpoint.file_hash(file.path)
     for index, ((prompt, seed, i), picture) in enumerate(zip(wanted, pictures, strict=True)):
         parameters = {"prompt": prompt, "negative": cfg.negative, "Steps": sampling.steps,
@@ -112,7 +117,7 @@ def sampling_from(file: ModelFile, cfg) -> Sampling:
     if "_target_" not in node:
         node, trusted = {**file.parts["guidance"], **node}, file.trusted
     check({"guidance": node}, trusted)
-    steps = cfg.steps or file.facts["sampling_steps"]
+    steps = file.facts["sampling_steps"] if cfg.steps is None else cfg.steps
     if steps < 1:
         raise ValueError(f"steps = {steps}: at least 1")
     threshold = file.facts.get("threshold") if cfg.threshold is None else cfg.threshold or None
@@ -165,4 +170,7 @@ def device_named(name: str) -> torch.device:
         name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda else "mps" if mps else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device = {name}: there is no CUDA device here; take device=cpu or device=auto")
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device = {name}: allowed are auto, cpu, cuda, cuda:N and mps") from None

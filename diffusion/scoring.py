@@ -5,7 +5,6 @@ import logging
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from diffusion.acceleration import choose
 from diffusion.checkpoint import ModelFile
@@ -17,6 +16,7 @@ from diffusion.evaluation.likelihood import likelihood_scores
 from diffusion.evaluation.scores import frechet_scores
 from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.loading import load_model, with_guide
+from diffusion.progress import progress
 from diffusion.stages import relative
 
 log = logging.getLogger(__name__)
@@ -35,13 +35,16 @@ def frechet(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, n:
     if model.text_encoder is None:
         raise ValueError("evaluation=frechet compares features of the CLIP inside the model file; this model has none")
     data = data_of(file, cfg)
+    if data.fingerprint() != file.facts["data_fingerprint"]:
+        log.warning("this is not the data that the model was trained on: fingerprint %s, the model's %s",
+                    data.fingerprint(), file.facts["data_fingerprint"])
     test = data.split("test")
     rows = positions(len(test), 0, n, cfg.seed)  # in random order: files may lie class by class
     prompts = [test.captions[i] for i in test.caption_ids[rows, 0].tolist()]
     guided = with_guide(sampling, model, cfg.trust)
-    with tqdm(total=n, unit="picture", disable=None) as bar:
+    with progress(n, "samples") as update:
         pictures = generate_many(model, pictures_of(prompts, cfg.seed), guided, batch=cfg.batch,
-                                 negative=cfg.negative, progress=bar.update)
+                                 negative=cfg.negative, progress=update)
     scores = frechet_scores(pictures, model, data.split("train"), test, [ClipFeatures(model.text_encoder)], cfg.seed,
                             log.info)
     results = {"ckpt": str(file.path), "n": n, "seed": cfg.seed, "sampler": name_of(sampling.sampler),
@@ -70,9 +73,9 @@ def likelihood(file: ModelFile, cfg, device: torch.device, n: int, out: Path) ->
         raise ValueError(f"n = {n}, but the test split of {type(data).__name__} has {len(test)} pictures")
     model = load_model(file, cfg.weights, cfg.text_encoder.path).to(device)
     model.accelerate(choose("32" if cfg.precision == "auto" else cfg.precision, False, device))
-    with tqdm(total=n * len(methods), unit="picture", disable=None) as bar:
+    with progress(n * len(methods), "likelihood") as update:
         scores = likelihood_scores(model, data.split("train").pick(n, cfg.seed), test.pick(n, cfg.seed), methods,
-                                   cfg.seed, batch=cfg.batch, say=log.info, progress=bar.update)
+                                   cfg.seed, batch=cfg.batch, say=log.info, progress=update)
     results = {"ckpt": str(file.path), "n": n, "seed": cfg.seed, "weights": cfg.weights,
                "precision": model.acceleration.precision, "data_fingerprint": data.fingerprint(),
                "likelihood": {name: score | {"method": asked[name]} for name, score in scores.items()}}

@@ -129,6 +129,9 @@ def key_of(cfg: DictConfig, parents: Mapping[str, Stage], data) -> str:
     groups = locate(cfg.task["_target_"], cfg.trusted).groups
     content = {name: canonical(cfg[name], cfg.trusted) for name in (*groups, *NUMBERS) if name != "data"}
     content["data"] = data.fingerprint()
+    if "text_encoder" in content and cfg.text_encoder and (weights := sorted(
+            Path(cfg.text_encoder.get("path") or "").expanduser().glob("*.safetensors"))):
+        content["text_encoder"]["path"] = [file_hash(path) for path in weights]  # of a local folder, wherever it lies
     content["parents"] = {name: parent.key for name, parent in sorted(parents.items())}
     content["recipe"] = RECIPE
     if cfg.budget is not None:
@@ -181,8 +184,8 @@ def refuse_to_extend(stage: Stage) -> None:
                          f"{cfg.steps}: ask for more")
 
 
-def writable(folder: str | Path) -> None:
-    """Raises PermissionError, early, where a run could not be kept."""
+def writable(folder: str | Path, option: str = "paths.runs") -> None:
+    """Raises PermissionError, early, where something could not be kept; `option` chooses another folder."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -190,7 +193,7 @@ def writable(folder: str | Path) -> None:
             pass
     except OSError as error:
         raise PermissionError(f"{folder.absolute()} is not writable ({error.strerror}): choose another folder with "
-                              "paths.runs=FOLDER (and paths.cache=FOLDER)") from None
+                              f"{option}=FOLDER") from None
 
 
 def config_yaml(cfg: DictConfig) -> str:

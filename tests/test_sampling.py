@@ -181,3 +181,16 @@ def test_a_guide_is_compared_before_training(tmp_path):
 def test_the_command_loads_nothing_of_the_trainer():
     look = "import sys, diffusion.sampling; sys.exit('pytorch_lightning' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", look]).returncode == 0
+
+
+@pytest.mark.parametrize("mistake, says", [
+    ([], "ckpt=FILE is missing"), (["device=gpu"], "allowed are auto, cpu, cuda"), (["steps=0"], "steps = 0"),
+    (["evaluation=frechet", "prompt=horse"], "it takes neither prompt"), (["out=/proc/nowhere"], "out=FOLDER")])
+def test_a_mistake_is_told_and_leaves_nothing(mistake, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = saved(tmp_path / "model.safetensors")
+    asked = [f"ckpt={model}"] if mistake else []
+    prompt = [] if any(o.startswith(("prompt", "evaluation")) for o in mistake) else ["prompt=a"]
+    with pytest.raises((ValueError, PermissionError), match=says):
+        sampling.main(compose("sample", [*asked, *prompt, *mistake]))
+    assert not (tmp_path / "samples").exists()

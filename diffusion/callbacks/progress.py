@@ -7,14 +7,9 @@ import time
 import pytorch_lightning as pl
 from tqdm import tqdm
 
+from diffusion.progress import duration
+
 log = logging.getLogger(__name__)
-
-
-def duration(seconds: float) -> str:
-    """95 -> "1m35s"."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{seconds:02}s" if minutes else f"{seconds}s"
 
 
 class Progress(pl.Callback):

@@ -16,8 +16,6 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from diffusion.checkpoint import atomic
 
-CHECK_EVERY = 10  # updates between two looks at the flag: one small all-reduce
-
 
 class Interrupted(RuntimeError):
     """A signal ended the run after its state was saved; the same command goes on."""
@@ -55,11 +53,9 @@ class Saving(pl.Callback):
             return  # between two passes of one update
         done, alone = training.updates_done, trainer.world_size == 1
         over = done == training.steps  # a longer run may go on from here: extend_from
-        if not alone and done % CHECK_EVERY and not over:
-            return
         asked, due = self.signal is not None, over or time.monotonic() - self.last > 60 * self.minutes
         if not alone:
-            flags = torch.tensor([float(asked), float(due)], device=training.device)
+            flags = torch.tensor([float(asked), float(due)])  # on the CPU: no device is waited for
             dist.all_reduce(flags, dist.ReduceOp.MAX)
             asked, due = (flag > 0 for flag in flags.tolist())
         if asked or due:

@@ -15,21 +15,20 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from diffusion import processes
 from diffusion.data.batches import positions
 from diffusion.data.captioned import CaptionedDataset
 from diffusion.data.on_demand import OnDemand
-from diffusion.data.pictures import share
 from diffusion.evaluation.features import FeatureExtractor
-from diffusion.evaluation.generation import pictures_of
+from diffusion.evaluation.generation import of_this_process, pictures_of
 from diffusion.evaluation.reconstruction import quality, reconstructed
 from diffusion.evaluation.reference import Reference, features_of, reference_of
 from diffusion.evaluation.resumable import draw_missing, missing, read
 from diffusion.evaluation.sensitivity import Sensitivity, prompt_sensitivity
 from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.models.identity import Identity
+from diffusion.progress import duration, progress
 
 TWINS = "test_reconstructions"  # of the very pictures of the reference
 
@@ -94,25 +93,26 @@ class Full:
             extract(self.data.split("test").images[:probe])
             seconds = (time.perf_counter() - began) * pictures / probe / processes.world()
             self.say(f"features by {extract.name}: {pictures:,} pictures at most, about "
-                     f"{tqdm.format_interval(seconds)}")
+                     f"{duration(seconds)}")
 
     def draw(self, sampling: Sampling, folder: Path, negative: str = "") -> OnDemand:
         """The samples; those that lie in the folder are not drawn again."""
-        todo, began = len(missing(folder, self.n)), time.perf_counter()
-        with bar(todo, "samples") as shown:
-            if todo:
-                self.say(f"to draw: {todo} of {self.n} pictures x {sampling.steps} steps")
+        todo = len(missing(folder, self.n))
+        mine, done, began = of_this_process(todo), 0, time.perf_counter()
+        if todo:
+            self.say(f"to draw: {todo} of {self.n} pictures x {sampling.steps} steps")
+        with progress(mine, "samples") as update:
 
-            def progress(done: int) -> None:
-                seconds, left = time.perf_counter() - began, shown.total - done
-                if shown.n == 0 and left > 0:
-                    self.say(f"the first {done} took {seconds:.3g} s: about "
-                             f"{tqdm.format_interval(seconds * left / done)} left")
-                shown.n += done  # update() counts nothing where the bar is not shown
-                shown.refresh()
+            def told(n: int) -> None:
+                nonlocal done
+                done += n
+                if done == n < mine:  # the first batch
+                    seconds = time.perf_counter() - began
+                    self.say(f"the first {n} took {duration(seconds)}: about {duration(seconds * (mine - n) / n)} left")
+                update(n)
 
             draw_missing(self.model, pictures_of(self.prompts, self.seed), sampling, folder, batch=self.batch,
-                         negative=negative, progress=progress)
+                         negative=negative, progress=told)
         return read(folder, self.n, self.data.image_size)
 
     def sets(self, extract: FeatureExtractor, samples: OnDemand) -> Sets:
@@ -134,8 +134,8 @@ class Full:
     def reference(self, split: str, extract: FeatureExtractor, **which) -> Reference:
         """Of a split of the data; from the cache where it was made before."""
         size = min(len(self.data.split(split)), which.get("most") or math.inf)
-        with bar(size, f"{extract.name} features of {split}") as shown:
-            return reference_of(self.data, split, extract, self.cache, **which, progress=shown.update)
+        with progress(of_this_process(size), f"{extract.name} features of {split}") as update:
+            return reference_of(self.data, split, extract, self.cache, **which, progress=update)
 
     def quality(self) -> dict[str, Tensor]:
         """psnr and ssim of each test picture through the autoencoder."""
@@ -156,11 +156,5 @@ class Full:
         return prompt_sensitivity(self.model, test, self.seed, batch=self.batch)
 
     def _features(self, images, extract: Callable[[Tensor], Tensor], what: str) -> Tensor:
-        with bar(len(images), f"features of {what}") as shown:
-            return features_of(images, extract, progress=shown.update)
-
-
-def bar(n: int, what: str) -> tqdm:
-    """On the first process' terminal, of its share of n pictures."""
-    mine = len(share(n, processes.rank(), processes.world()))
-    return tqdm(total=mine, desc=what, unit="picture", leave=False, disable=None if processes.rank() == 0 else True)
+        with progress(of_this_process(len(images)), f"features of {what}") as update:
+            return features_of(images, extract, progress=update)

@@ -25,6 +25,11 @@ def pictures_of(prompts: Sequence[str], seed: int, n: int = 1) -> list[Picture]:
     return out
 
 
+def of_this_process(n: int) -> int:
+    """How many of n pictures this process draws."""
+    return len(share(n, processes.rank(), processes.world()))
+
+
 def generate_many(model: LatentDiffusion, pictures: Sequence[Picture], sampling: Sampling, *, batch: int = 64,
                   negative: str = "", progress: Callable[[int], None] = lambda done: None
                   ) -> UInt8[Tensor, "n c h w"]:

@@ -154,8 +154,8 @@ class KLAutoencoder(nn.Module):
         """(channels, height, width) of the latents of a square picture."""
         if image_size % self.factor:
             raise ValueError(
-                f"pictures of {image_size} pixels do not fit an autoencoder of {self.factor.bit_length()}"
-                f" levels (autoencoder.widths): the size must be a multiple of {self.factor}"
+                f"pictures of {image_size} pixels (data.image_size) do not fit an autoencoder of"
+                f" {self.factor.bit_length()} levels (autoencoder.widths): the size must be a multiple of {self.factor}"
             )
         return self.latent_channels, image_size // self.factor, image_size // self.factor
 

@@ -188,8 +188,8 @@ def check(
             )
     if any(cross_attention) and context_dim is None:
         raise ValueError(
-            "backbone.cross_attention is on, but backbone.context_dim is null;"
-            " it must be the channels of the text encoder's tokens"
+            "backbone.cross_attention is on, but backbone.context_dim is null: there are no tokens to attend to"
+            " (text_encoder=none); switch it off, one false per level, or take a text encoder"
         )
     if context_dim is not None and not any(cross_attention):
         raise ValueError(

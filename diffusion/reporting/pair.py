@@ -70,7 +70,7 @@ def draw(a: Run, b: Run, cfg) -> Path:
     one shape.
     """
     out = Path(cfg.out)
-    writable(out.parent)
+    writable(out.parent, "out")
     files = [checkpoint.load(run.folder, "latent_diffusion", cfg.trust) for run in (a, b)]
     captioned = ["text_encoder" in file.parts for file in files]
     if cfg.prompt is None and cfg.prompts_file is None:

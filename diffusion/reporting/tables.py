@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -58,7 +59,7 @@ class Table:
 def own_table(runs: Sequence[Run], labels: Sequence[str]) -> Table:
     """What train.py measured."""
     rows = [(i, label, "", own_scores(run)) for i, (run, label) in enumerate(zip(runs, labels, strict=True))]
-    return table("At the end of training", with_means(rows, [but_seed(run) for run in runs]))
+    return table("At the end of training", with_means(rows, [(but_seed(run), run.cfg.seed) for run in runs]))
 
 
 def evaluation_tables(runs: Sequence[Run], labels: Sequence[str]) -> list[Table]:
@@ -68,8 +69,8 @@ def evaluation_tables(runs: Sequence[Run], labels: Sequence[str]) -> list[Table]
     varied = [key for key in HOW if len({str(record.get(key)) for _, _, record in records}) > 1]
     rows = [(i, label, ", ".join(f"{key} {record.get(key)}" for key in varied), record["scores"])
             for i, label, record in records]
-    rows = with_means(rows, [but_seed(runs[i]) + str([record.get(key) for key in HOW if key != "seed"])
-                             for i, _, record in records])
+    rows = with_means(rows, [(but_seed(runs[i]) + str([record.get(key) for key in HOW if key != "seed"]),
+                              (runs[i].cfg.seed, record.get("seed"))) for i, _, record in records])
     fixed = ", ".join(f"{key} {record[key]}" for _, _, record in records[:1] for key in HOW
                       if key not in varied and record.get(key) is not None)
     whole = [(*row[:3], {k: v for k, v in row[3].items() if not k.startswith("class/")}) for row in rows]
@@ -82,15 +83,20 @@ def but_seed(run: Run) -> str:
     return json.dumps({key: value for key, value in run.settings.items() if key != "seed"}, sort_keys=True, default=str)
 
 
-def with_means(rows: Sequence[Scored], alike: Sequence[str]) -> list[Scored]:
-    """Behind rows that differ in their seed alone, their mean with Student's interval over the seeds."""
+def with_means(rows: Sequence[Scored], told: Sequence[tuple[str, Any]]) -> list[Scored]:
+    """Behind rows that differ in their seed alone, their mean with Student's interval over the seeds.
+
+    told  of each row, all but its seed, and the seed
+    """
     groups: dict[str, list[Scored]] = {}
-    for row, key in zip(rows, alike, strict=True):
+    seeds: dict[str, set] = {}
+    for row, (key, seed) in zip(rows, told, strict=True):
         groups.setdefault(key, []).append(row)
+        seeds.setdefault(key, set()).add(seed)
     out = []
-    for group in groups.values():
+    for key, group in groups.items():
         out += group
-        if len(group) > 1:
+        if len(seeds[key]) == len(group) > 1:
             first, shared = group[0], [name for name in group[0][3] if all(name in scores for *_, scores in group)]
             found = {name: of_mean(torch.tensor([scores[name]["value"] for *_, scores in group])) for name in shared}
             out.append((first[0], f"{first[1]}, mean of {len(group)} seeds", first[2],

@@ -43,7 +43,7 @@ class AutoencoderTraining(Training):
 
     reconstruction      diffusion.objectives.autoencoder.l1 or l2
     kl_weight           times the KL summed over a picture's latents and divided by its values: all terms are means
-    discriminator       learns too, and counts from step adversarial_start on
+    discriminator       learns too, and counts from step adversarial_start on (None: after a quarter of the steps)
     statistics_images   how many training pictures the latents' mean and standard deviation are measured on
     """
 
@@ -52,7 +52,8 @@ class AutoencoderTraining(Training):
 
     def __init__(self, *, model: KLAutoencoder, node: dict, data, perceptual=None,
                  reconstruction: Callable = l1, kl_weight: float = 1e-6, perceptual_weight: float = 0.0,
-                 discriminator: nn.Module | None = None, adversarial_weight: float = 0.5, adversarial_start: int = 0,
+                 discriminator: nn.Module | None = None, adversarial_weight: float = 0.5,
+                 adversarial_start: int | None = None,
                  statistics_images: int = 10_000, **settings):
         super().__init__(**settings)
         self.model, self.node = model, node
@@ -60,16 +61,14 @@ class AutoencoderTraining(Training):
         self.data, self.train_set, self.test_set = data, data.split("train"), data.split("test")
         self.reconstruction, self.kl_weight, self.perceptual_weight = reconstruction, kl_weight, perceptual_weight
         self.discriminator, self.adversarial_weight = discriminator, adversarial_weight
-        self.adversarial_start, self.statistics_images = adversarial_start, statistics_images
+        self.adversarial_start = self.steps // 4 if adversarial_start is None else adversarial_start
+        self.statistics_images = statistics_images
         self.automatic_optimization = discriminator is None
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self._perceptual = [perceptual]  # in a list: frozen, no part of this module's state
         if perceptual_weight and perceptual is None:
             raise ValueError("task.perceptual_weight needs features: name a parent text_encoder in the experiment "
                              "(parents.text_encoder), as cifar_autoencoder_adversarial does")
-        if discriminator is not None and adversarial_start >= self.steps:
-            raise ValueError(f"task.adversarial_start = {adversarial_start}, but the run has only {self.steps} steps: "
-                             "the discriminator would never start")
 
     @property
     def learns(self):

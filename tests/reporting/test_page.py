@@ -16,6 +16,7 @@ from diffusion.reporting import curves
 from diffusion.reporting.page import page
 from diffusion.reporting.pictures import unpaired, views
 from diffusion.reporting.run import runs_of
+from diffusion.reporting.tables import own_table
 from tests.run_folders import PROMPTS, drawn, evaluation, sweep, write
 
 
@@ -144,3 +145,16 @@ def test_the_command_writes_into_the_sweeps_folder_and_tells_a_mistake_without_a
     with pytest.raises(SystemExit) as ended:
         report.main([str(tmp_path / "nowhere")])
     assert ended.value.code == 1 and not (tmp_path / "nowhere").exists()
+
+
+def test_runs_that_differ_in_their_seed_alone_have_a_mean_over_seeds(tmp_path):
+    folders = [write(tmp_path / "shapes" / str(seed), seed=seed, right=right)
+               for seed, right in enumerate((0.3, 0.5, 0.7))]
+    folders.append(write(tmp_path / "shapes" / "other", schedule="Linear", right=0.9))
+    runs = runs_of(folders)
+    table = own_table(runs, [run.name for run in runs])
+    column = [column.name for column in table.columns].index("prompts_right_seen")
+    labels = [row.label for row in table.rows]
+    assert labels == ["shapes/0", "shapes/1", "shapes/2", "shapes/0, mean of 3 seeds", "shapes/other"]
+    score = table.rows[3].cells[column].score
+    assert score["value"] == pytest.approx(0.5) and score["high"] - 0.5 == pytest.approx(4.303 * 0.2 / 3**0.5, rel=0.02)
