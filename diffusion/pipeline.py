@@ -49,6 +49,8 @@ def main(cfg, choices: dict[str, str | None], overrides: list[str], compose: Com
         refuse_numbers(part.cfg)
     refuse_early(stage, data)
     announce(stage, judge)
+    if processes.rank() == 0:
+        sweeps.begin(stage)
     for part in stage.walk():
         run(part, data, began)
     results = stage.results()

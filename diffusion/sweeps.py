@@ -16,18 +16,23 @@ from diffusion.stages import Stage, relative
 log = logging.getLogger(__name__)
 
 
-def record(stage: Stage, results: dict) -> None:
-    """In a sweep: link the run and write the table anew. Otherwise nothing."""
+def begin(stage: Stage) -> None:
+    """In a sweep: link the run, so that a job that fails is seen, too. Otherwise nothing."""
     folder = sweep_folder()
     if folder is None:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    name = ",".join(varied()).replace("/", "|") or stage.key
-    if len(name.encode()) > 200:
-        name = f"{name[:60]}...{hashlib.blake2b(name.encode(), digest_size=5).hexdigest()}"
-    link = folder / name
+    link = folder / name_of(stage)
     link.unlink(missing_ok=True)
     link.symlink_to(os.path.relpath(stage.folder, folder))
+
+
+def record(stage: Stage, results: dict) -> None:
+    """In a sweep: keep the job's results and write the table anew. Otherwise nothing."""
+    folder = sweep_folder()
+    if folder is None:
+        return
+    name = name_of(stage)
     (folder / f"{name}.json").write_text(json.dumps(results))  # jobs that differ in sampling alone share a run
     grid = stage.folder / "samples" / "grid.png"
     if grid.exists():
@@ -40,6 +45,14 @@ def record(stage: Stage, results: dict) -> None:
         log.info("side by side: %s", relative(folder / "report.html"))
     except Exception:  # the job itself is done, and the next ones shall come
         log.exception("the sweep's page could not be written; python -m diffusion.report %s", relative(folder))
+
+
+def name_of(stage: Stage) -> str:
+    """The job's overrides, as a file's name."""
+    name = ",".join(varied()).replace("/", "|") or stage.key
+    if len(name.encode()) <= 200:
+        return name
+    return f"{name[:60]}...{hashlib.blake2b(name.encode(), digest_size=5).hexdigest()}"
 
 
 def sweep_folder() -> Path | None:

@@ -1,15 +1,17 @@
 """Which lines a report draws: schedules, losses by noise level, learning curves, quality against cost."""
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import torch
 
 from diffusion.config import ConfigError, build
-from diffusion.reporting.network_evaluations import network_evaluations
+from diffusion.reporting.network_evaluations import network_evaluations, own_network_evaluations
 from diffusion.reporting.plot import Line, Plot, thinned
 from diffusion.reporting.run import Run
+from diffusion.reporting.scores import own_scores
 from diffusion.reporting.tables import HOW
 
 BINS = "train/loss_log_snr_"
@@ -88,6 +90,14 @@ def quality(runs: Sequence[Run], labels: Sequence[str], trusted: Iterable[str]) 
             for name, score in record["scores"].items():
                 if cost is not None and not name.startswith("class/") and name.count("/") < 2:
                     curves[name][how][cost] = score
+    for run in runs:  # jobs of a sweep that differ in their steps of sampling alone make one line
+        others = {key: value for key, value in run.settings.items() if key != "sampling_steps"}
+        first = next(j for j, other in enumerate(runs)
+                     if others == {key: value for key, value in other.settings.items() if key != "sampling_steps"})
+        cost = own_network_evaluations(run, trusted)
+        for name, score in own_scores(run).items():
+            if cost is not None and not name.startswith("loss"):
+                curves[name][first, re.sub(r",?sampling_steps=\d+", "", labels[first])][cost] = score
     plots = []
     for name, by_run in curves.items():
         lines = []

@@ -53,6 +53,20 @@ def network_evaluations(run: Run, record: Mapping[str, Any], trusted: Iterable[s
         return None
 
 
+def own_network_evaluations(run: Run, trusted: Iterable[str]) -> int | None:
+    """Of what train.py measured. None where that is not known."""
+    drawn = run.results.get("sampling")
+    if drawn is None:
+        return None
+    try:
+        parts = {part: build(drawn[part], trusted) for part in ("sampler", "discretization", "guidance")}
+        schedule, parameterization = (build(run.cfg[part], trusted) for part in ("schedule", "parameterization"))
+        return count(lambda echo: Denoiser(echo, schedule, parameterization), drawn["steps"], **parts,
+                     captioned=bool(run.cfg.text_encoder))
+    except (ConfigError, ValueError, TypeError, KeyError):
+        return None
+
+
 def named(text: str, module: str) -> Callable:
     """The function of a module that `config.name_of` called so: "edm(churn=40.0)", without the file of its guide.
 

@@ -158,3 +158,20 @@ def test_runs_that_differ_in_their_seed_alone_have_a_mean_over_seeds(tmp_path):
     assert labels == ["shapes/0", "shapes/1", "shapes/2", "shapes/0, mean of 3 seeds", "shapes/other"]
     score = table.rows[3].cells[column].score
     assert score["value"] == pytest.approx(0.5) and score["high"] - 0.5 == pytest.approx(4.303 * 0.2 / 3**0.5, rel=0.02)
+
+
+def test_jobs_that_differ_in_their_steps_alone_are_points_of_one_line(tmp_path):
+    node = {"_partial_": True}
+    sampling = {"sampler": {"_target_": "diffusion.samplers.ddim", **node},
+                "discretization": {"_target_": "diffusion.discretizations.trailing", **node},
+                "guidance": {"_target_": "diffusion.guidance.classifier_free", "scale": 3.0, **node}}
+    run = write(tmp_path / "shapes" / "aa")
+    folder = sweep(tmp_path / "sweep", {f"sampling_steps={steps}": run for steps in (5, 10)})
+    for steps, right in ((5, 0.3), (10, 0.6)):
+        own = json.loads((run / "results.json").read_text()) | {"prompts_right_seen": right}
+        own["sampling"] = {**sampling, "steps": steps}
+        (folder / f"sampling_steps={steps}.json").write_text(json.dumps(own))
+    runs = runs_of([folder])
+    plots = {plot.y_label: plot for plot in curves.quality(runs, [r.name for r in runs], ["diffusion"])}
+    lines = plots["prompts_right_seen"].lines
+    assert [line.points for line in lines] == [[(10, 0.3), (20, 0.6)]]  # two rows a step: guidance
