@@ -129,9 +129,10 @@ def key_of(cfg: DictConfig, parents: Mapping[str, Stage], data) -> str:
     groups = locate(cfg.task["_target_"], cfg.trusted).groups
     content = {name: canonical(cfg[name], cfg.trusted) for name in (*groups, *NUMBERS) if name != "data"}
     content["data"] = data.fingerprint()
-    if "text_encoder" in content and cfg.text_encoder and (weights := sorted(
-            Path(cfg.text_encoder.get("path") or "").expanduser().glob("*.safetensors"))):
-        content["text_encoder"]["path"] = [file_hash(path) for path in weights]  # of a local folder, wherever it lies
+    if "text_encoder" in content and cfg.text_encoder and cfg.text_encoder.get("path"):
+        weights = sorted(Path(cfg.text_encoder.path).expanduser().glob("*.safetensors"))
+        if weights:  # a local folder, wherever it lies
+            content["text_encoder"]["path"] = [file_hash(path) for path in weights]
     content["parents"] = {name: parent.key for name, parent in sorted(parents.items())}
     content["recipe"] = RECIPE
     if cfg.budget is not None:

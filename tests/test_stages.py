@@ -7,7 +7,7 @@ from hydra import compose
 
 from diffusion.cli import CONFIGS, composed
 from diffusion.config import build, check
-from diffusion.refusals import refuse_early
+from diffusion.refusals import refuse_early, refuse_numbers
 from diffusion.stages import plan, writable
 from tests.options import names
 
@@ -104,3 +104,22 @@ def test_a_folder_that_cannot_be_written_is_refused_early(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PermissionError, match=r"paths\.runs"):
         writable(tmp_path / "file" / "runs")
+
+
+def test_a_local_text_encoder_enters_the_key_by_its_weights(tmp_path):
+    def key(folder, weights):
+        folder.mkdir(exist_ok=True)
+        (folder / "model.safetensors").write_bytes(weights)
+        return planned("text_encoder=clip_vit_b32", f"text_encoder.path={folder}").key
+
+    assert key(tmp_path / "a", b"one") == key(tmp_path / "b", b"one") != key(tmp_path / "a", b"two")
+
+
+@pytest.mark.parametrize(("overrides", "says"), [
+    (["steps=1e2"], "steps = 100.0: a whole number"), (["batch=0"], "batch = 0"), (["clip=-1"], "clip = -1"),
+    (["sample_every=0"], "sample_every = 0"), (["accumulate=3"], "multiple of 3"),
+    (["experiment=cifar_autoencoder_adversarial", "precision=16-mixed"], "two: take bf16-mixed")])
+def test_numbers_that_no_training_can_use_are_refused(overrides, says):
+    cfg, _ = composed([*overrides])
+    with pytest.raises(ValueError, match=says):
+        refuse_numbers(cfg)
