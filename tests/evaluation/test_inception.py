@@ -1,5 +1,8 @@
 """The FID's Inception: the public file's names, TensorFlow 1's resize, and the same numbers as torch-fidelity's."""
 
+import sys
+from unittest.mock import MagicMock
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -32,7 +35,10 @@ def pictures(size=(40, 56)):
     return F.interpolate(coarse, size, mode="nearest").to(torch.uint8)
 
 
-def test_equals_torch_fidelitys(file):
+def test_equals_torch_fidelitys(file, monkeypatch):
+    """pip install --no-deps torch-fidelity; its Inception does not use the torchvision that its package imports."""
+    for name in ("", ".datasets", ".models", ".transforms", ".transforms.functional"):
+        monkeypatch.setitem(sys.modules, f"torchvision{name}", MagicMock())
     theirs = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3").FeatureExtractorInceptionV3(
         "inception", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(file))
     ours = InceptionFeatures(str(file))
