@@ -26,7 +26,7 @@ def settings_of(cfg, rank: int = 0, world: int = 1) -> dict:
         optimizer = functools.partial(optimizer, fused=False)  # a fused step would unscale after the clipping
     return {"seed": cfg.seed, "steps": cfg.steps, "batch": cfg.batch, "optimizer": optimizer,
             "lr": build(cfg.lr, cfg.trusted), "clip": cfg.clip, "log_every": cfg.log_every, "rank": rank,
-            "world": world, "accumulate": cfg.accumulate}
+            "world": world, "accumulate": cfg.accumulate, "workers": cfg.workers}
 
 
 def autoencoder(cfg, task: Callable, data, parents: Mapping[str, ModelFile], settings: dict) -> Training:

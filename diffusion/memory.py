@@ -1,4 +1,4 @@
-"""How much memory is used, and kept when freed: the allocator's habit that decides how fast a CPU trains.
+"""How much memory is used, kept when freed, and taken by data: where it lies decides how fast a machine trains.
 
 glibc hands every large block back to the system when it is freed, so each training step asks for its activations anew,
 page by page. In a virtual machine that gives free pages back to its host this can cost thirty times the step itself.
@@ -9,6 +9,7 @@ import platform
 import sys
 
 import torch
+from torch import Tensor
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 LARGEST = 1 << 30
@@ -20,6 +21,18 @@ def keep_freed_memory() -> bool:
         return False
     libc = ctypes.CDLL(None)
     return bool(libc.mallopt(M_MMAP_THRESHOLD, LARGEST) and libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def resident(data: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a CUDA device, where it takes at most a quarter of the memory that is free there; else as it is."""
+    if device.type != "cuda" or data.nbytes > torch.cuda.mem_get_info(device)[0] / 4:
+        return data
+    return data.to(device)
+
+
+def rows_of(data, index: Tensor) -> Tensor:
+    """data[index], of a tensor wherever it lies, without waiting for its device, or of pictures on demand."""
+    return data[index.to(data.device, non_blocking=True) if isinstance(data, Tensor) else index]
 
 
 def peak_gib(device: torch.device) -> float | None:

@@ -4,6 +4,6 @@ from diffusion.checkpoint import BadModelFile
 from diffusion.config import ConfigError
 from diffusion.data.captioned import DataUnavailable
 from diffusion.runs import CannotResume
-from diffusion.training.base import NonFinite
+from diffusion.training.finite import NonFinite
 
 MISTAKES = (ConfigError, BadModelFile, DataUnavailable, CannotResume, NonFinite, OSError, ValueError)

@@ -8,11 +8,13 @@ import torch.nn.functional as F
 
 from diffusion import rng
 from diffusion.data.batches import FromStep, MicroBatches, positions
+from diffusion.memory import resident, rows_of
 from diffusion.objectives.autoencoder import adaptive_weight, hinge_discriminator, hinge_generator
 from diffusion.objectives.classification import all_right, classification_loss
 from diffusion.objectives.contrastive import contrastive_loss
 from diffusion.pixels import to_float, to_uint8
 from diffusion.training.diffusion import DiffusionTraining
+from diffusion.training.finite import FiniteGradients, NonFinite
 from diffusion.training.meter import Meter
 from diffusion.training.optim import constant, cosine, linear
 
@@ -122,3 +124,25 @@ def test_offset_noise_gives_each_channel_a_shift_of_its_own():
     covariance = torch.cov(eps.flatten(1).T)
     expected = torch.eye(8) + 0.25 * torch.block_diag(torch.ones(4, 4), torch.ones(4, 4))
     torch.testing.assert_close(covariance, expected, rtol=0, atol=0.08)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_is_refused_with_its_step_and_rate(bad):
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))], lr=0.02, fused=True)
+    finite = FiniteGradients()
+    finite.look(torch.tensor(1e30), optimizer, 4)
+    with pytest.raises(NonFinite, match=r"step 5 \(learning rate 0.02\)"):
+        finite.look(torch.tensor(bad), optimizer, 5)
+    finite.wait()
+
+
+def test_rows_are_fetched_from_tensors_and_from_pictures_on_demand_alike():
+    data = torch.arange(12).reshape(6, 2)
+    assert resident(data, torch.device("cpu")) is data
+
+    class Pictures:
+        def __getitem__(self, index):
+            return data[index]
+
+    index = torch.tensor([4, 1])
+    assert rows_of(data, index).tolist() == rows_of(Pictures(), index).tolist() == [[8, 9], [2, 3]]

@@ -8,22 +8,29 @@ from torch import Tensor
 
 from diffusion import rng
 from diffusion.data.captioned import CaptionedImages
+from diffusion.data.on_demand import OnDemand
+from diffusion.memory import rows_of
 
 
 def mirrored(images: UInt8[Tensor, "b c h w"], flip: Tensor) -> UInt8[Tensor, "b c h w"]:
     """Pictures with those rows mirrored where flip is True."""
-    return torch.where(flip.view(-1, 1, 1, 1), images.flip(-1), images)
+    return torch.where(flip.to(images.device, non_blocking=True).view(-1, 1, 1, 1), images.flip(-1), images)
 
 
 class Pictures:
-    """Fetches pictures, one caption each, labels and content. `mirror`: each picture is mirrored half of the time."""
+    """Fetches pictures, one caption each, labels and content.
+
+    mirror  each picture is mirrored half of the time
+    images  the split's, where they lie elsewhere too
+    """
 
     def __init__(self, split: CaptionedImages, batch: int, seed: int, mirror: bool,
-                 tokens: Int64[Tensor, "m l"] | None = None):
+                 tokens: Int64[Tensor, "m l"] | None = None, images: UInt8[Tensor, "n c h w"] | OnDemand | None = None):
         self.split, self.batch, self.seed, self.mirror, self.tokens = split, batch, seed, mirror, tokens
+        self.images = split.images if images is None else images
 
     def __call__(self, index: Tensor, step: int, rows: slice) -> dict:
-        images = self.split.images[index]
+        images = rows_of(self.images, index)
         if self.mirror:
             images = mirrored(images, rng.integers(2, (self.batch,), self.seed, step, "mirror", rows=rows) == 1)
         out = {"image": images, "content": self.split.content[index], "label": self.split.labels[index]}

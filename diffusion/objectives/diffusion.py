@@ -41,4 +41,5 @@ def squared_error(
     loss = reduce((y - parameterization.target(x0, eps, schedule, t)).square(), "b ... -> b", "mean")
     if weighting is None:
         return loss
-    return loss * (weighting(schedule.log_snr(t)) / parameterization.x0_factor(schedule, t)).to(loss)
+    weight = weighting(schedule.log_snr(t)) / parameterization.x0_factor(schedule, t)
+    return loss * weight.to(loss, non_blocking=True)

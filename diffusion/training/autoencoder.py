@@ -75,7 +75,8 @@ class AutoencoderTraining(Training):
         return {"autoencoder": self.model}
 
     def fetcher(self):
-        return len(self.train_set), Pictures(self.train_set, self.batch, self.seed, self.data.mirror)
+        return len(self.train_set), Pictures(self.train_set, self.batch, self.seed, self.data.mirror,
+                                             images=self.placed(self.train_set.images))
 
     def accelerated(self):
         rows, size = self.rows, self.data.image_size
@@ -144,8 +145,8 @@ class AutoencoderTraining(Training):
         if not last_pass:
             return None
         learning = (generator, critic) if started else (generator,)
-        for optimizer in learning:  # both are looked at before either learns
-            self.clip_gradients_of([p for group in optimizer.param_groups for p in group["params"]])
+        for optimizer in learning:
+            self.clip_gradients_of([p for group in optimizer.param_groups for p in group["params"]], optimizer)
         for optimizer in learning:
             optimizer.step()
         for optimizer, schedule in zip((generator, critic), schedules, strict=True):

@@ -18,11 +18,9 @@ from diffusion import rng
 from diffusion.acceleration import Acceleration
 from diffusion.checkpoint import ModelFile
 from diffusion.data.batches import Fetch
+from diffusion.memory import resident
+from diffusion.training.finite import FiniteGradients
 from diffusion.training.meter import Meter
-
-
-class NonFinite(RuntimeError):
-    """The loss or the gradient is not a number; the weights were left as they are."""
 
 
 class Training(pl.LightningModule, abc.ABC):
@@ -34,14 +32,17 @@ class Training(pl.LightningModule, abc.ABC):
     lr         function (step, steps) -> factor
     clip       largest norm of the gradient
     rank, world, accumulate   how a batch is split; they change no numbers
+    workers    how many processes fetch batches; without, data that fits lies on the device
     """
 
     groups: ClassVar[tuple[str, ...]]
     kind: ClassVar[str]
 
     def __init__(self, *, seed: int, steps: int, batch: int, optimizer: Callable, lr: Callable,
-                 clip: float = 1.0, log_every: int = 50, rank: int = 0, world: int = 1, accumulate: int = 1):
+                 clip: float = 1.0, log_every: int = 50, rank: int = 0, world: int = 1, accumulate: int = 1,
+                 workers: int = 0):
         super().__init__()
+        self.workers, self.finite = workers, FiniteGradients()
         self.seed, self.steps, self.batch = seed, steps, batch
         self.rank, self.world, self.accumulate = rank, world, accumulate
         self.rows = batch // (world * accumulate)  # of one pass on one process
@@ -61,6 +62,11 @@ class Training(pl.LightningModule, abc.ABC):
         """Move everything there, in the machine's fast setting."""
         self.acceleration = plan
         self.to(device)
+
+    def placed(self, data):
+        """A data set's tensor, or pictures on demand, where batches are fetched from: on the device, where it fits and
+        no other process fetches."""
+        return resident(data, self.device) if isinstance(data, Tensor) and self.workers == 0 else data
 
     @abc.abstractmethod
     def loss(self, batch: dict) -> Tensor:
@@ -107,16 +113,14 @@ class Training(pl.LightningModule, abc.ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        self.clip_gradients_of([p for group in optimizer.param_groups for p in group["params"]])
+        self.clip_gradients_of([p for group in optimizer.param_groups for p in group["params"]], optimizer)
 
-    def clip_gradients_of(self, parameters: list[nn.Parameter]) -> None:
-        """Clip to the norm `clip`; raises NonFinite before anything bad reaches the weights."""
+    def clip_gradients_of(self, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+        """Clip to the norm `clip`; raises NonFinite, and nothing bad reaches the weights."""
         norm = nn.utils.clip_grad_norm_(parameters, self.clip)
         # in fp16 the loss scaler tries scales that are too large, and skips those steps itself
-        if not torch.isfinite(norm) and self.acceleration.precision != "16-mixed":
-            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-            raise NonFinite(f"the gradient is not finite at step {self.updates_done} (learning rate {rate:.2g}): the "
-                            "update was not made")
+        if self.acceleration.precision != "16-mixed":
+            self.finite.look(norm, getattr(optimizer, "optimizer", optimizer), self.updates_done)
         self.meter.add("gradient_norm", norm)
 
     def eager(self):
@@ -144,7 +148,11 @@ class Training(pl.LightningModule, abc.ABC):
         line = {**self.meter.take(), "lr": self.trainer.optimizers[0].param_groups[0]["lr"], "images_per_second": rate}
         self.log_line({f"train/{name}": value for name, value in line.items()})
 
+    def on_train_end(self) -> None:
+        self.finite.wait()
+
     def on_save_checkpoint(self, checkpoint: dict) -> None:
+        self.finite.wait()
         checkpoint["updates"] = self.updates_done
         checkpoint["seconds"] = self.seconds + time.perf_counter() - self.started
 

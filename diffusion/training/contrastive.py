@@ -48,7 +48,8 @@ class ContrastiveTraining(Training):
         return {"text_encoder": self.model}
 
     def fetcher(self):
-        return len(self.train_set), Pictures(self.train_set, self.batch, self.seed, self.data.mirror, self.tokens)
+        return len(self.train_set), Pictures(self.train_set, self.batch, self.seed, self.data.mirror, self.tokens,
+                                             images=self.placed(self.train_set.images))
 
     def accelerated(self):
         size, rows = self.data.image_size, self.rows

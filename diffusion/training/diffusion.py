@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from diffusion import checkpoint, processes, rng
 from diffusion.conditioning import Conditioning
 from diffusion.data.latent_cache import cached_captions, cached_latents, encodings, moments
-from diffusion.data.latents import Latents, PixelSamples, PosteriorSamples
+from diffusion.data.latents import Latents, PixelSamples, Posteriors, drawn
 from diffusion.denoiser import Denoiser
 from diffusion.ema import EMA
 from diffusion.evaluation.generation import generate_many, pictures_of
@@ -84,14 +84,16 @@ class DiffusionTraining(Training):
         autoencoder, text_encoder = self.model.autoencoder, self.model.text_encoder
         with self.eager():
             if isinstance(autoencoder, Identity):
-                x0 = PixelSamples(train.images, self.batch, self.seed, self.data.mirror)
+                x0 = PixelSamples(self.placed(train.images), self.batch, self.seed, self.data.mirror)
             else:
-                x0 = PosteriorSamples(cached_latents(self.cache, autoencoder, train, self.data.fingerprint(), fast,
-                                                     mirror=self.data.mirror, name="train"), self.batch, self.seed)
+                latents = cached_latents(self.cache, autoencoder, train, self.data.fingerprint(), fast,
+                                         mirror=self.data.mirror, name="train")
+                x0 = Posteriors(self.placed(latents), self.batch, self.seed)
             captions = null = None
             if text_encoder is not None:
                 captions = cached_captions(self.cache, text_encoder, train.captions, fast)
-                null = encodings(text_encoder, ("",), fast).to(torch.float32)
+                captions = captions.to(self.placed(captions.tokens).device)
+                null = encodings(text_encoder, ("",), fast).to(captions.tokens.device, torch.float32)
         self._held_out = self._hold_out()
         return len(train), Latents(x0, captions, null, train, batch=self.batch, seed=self.seed,
                                    caption_dropout=self.caption_dropout)
@@ -121,7 +123,8 @@ class DiffusionTraining(Training):
         return self.denoiser.network, example
 
     def loss(self, batch: dict) -> Tensor:
-        rows, step, x0 = slice(*batch["rows"]), batch["step"], batch["x0"]
+        rows, step = slice(*batch["rows"]), batch["step"]
+        x0 = drawn(batch, self.batch, self.seed, step, rows)
         schedule = self.denoiser.schedule
         u = stratified(rng.uniform((1,), self.seed, step, "t"), self.batch)[rows]
         t, importance = self.time_sampler(schedule, u)
@@ -132,7 +135,7 @@ class DiffusionTraining(Training):
         self.meter.add_bins("loss_log_snr", loss, schedule.log_snr(t), LOG_SNR_EDGES)
         if self.remembers:
             self._seen.append((t, loss.detach().cpu()))
-        return (importance.to(loss) * loss).mean()
+        return (importance.to(loss, non_blocking=True) * loss).mean()
 
     def _noise(self, x0: Tensor, step: int, rows: slice) -> Tensor:
         """eps of these rows."""
@@ -143,8 +146,8 @@ class DiffusionTraining(Training):
             eps = eps + self.offset_noise * offset
         return eps
 
-    def configure_gradient_clipping(self, *args, **kwargs) -> None:
-        self.clip_gradients_of(list(self.denoiser.parameters()))  # not those of an objective that learns
+    def configure_gradient_clipping(self, optimizer, *args, **kwargs) -> None:
+        self.clip_gradients_of(list(self.denoiser.parameters()), optimizer)  # not those of an objective that learns
 
     def optimizer_step(self, *args, **kwargs) -> None:
         super().optimizer_step(*args, **kwargs)

@@ -36,7 +36,8 @@ class JudgeTraining(Training):
         return {"judge": self.model}
 
     def fetcher(self):
-        return len(self.train_set), Pictures(self.train_set, self.batch, self.seed, self.data.mirror)
+        return len(self.train_set), Pictures(self.train_set, self.batch, self.seed, self.data.mirror,
+                                             images=self.placed(self.train_set.images))
 
     def accelerated(self):
         shape = self.rows, self.data.channels, self.data.image_size, self.data.image_size
@@ -63,7 +64,7 @@ class JudgeTraining(Training):
         size, reach = x.shape[-1], 2 * self.shift + 1
         padded = F.pad(x, [self.shift] * 4, mode="reflect")
         by = rng.integers(reach * reach, (self.batch,), self.seed, batch["step"], "shift",
-                          rows=slice(*batch["rows"])).to(x.device)
+                          rows=slice(*batch["rows"])).to(x.device, non_blocking=True)
         rows = (by // reach)[:, None] + torch.arange(size, device=x.device)
         columns = (by % reach)[:, None] + torch.arange(size, device=x.device)
         return padded[torch.arange(len(x), device=x.device)[:, None, None], :, rows[:, :, None],
@@ -71,7 +72,8 @@ class JudgeTraining(Training):
 
     def _noisy(self, x: Tensor, batch: dict) -> Tensor:
         step, rows = batch["step"], slice(*batch["rows"])
-        sigma = self.noise * rng.uniform((self.batch, 1, 1, 1), self.seed, step, "noise level", rows=rows).to(x)
+        sigma = self.noise * rng.uniform((self.batch, 1, 1, 1), self.seed, step, "noise level", rows=rows)
+        sigma = sigma.to(x, non_blocking=True)
         return x + sigma * rng.normal((self.batch, *x.shape[1:]), self.seed, step, "noise", rows=rows, device=x.device)
 
     @torch.no_grad()

@@ -15,13 +15,15 @@ class Meter:
 
     def add(self, name: str, values: Tensor) -> None:
         values = values.detach().float().flatten()
-        self._accumulate(name, torch.stack([values.sum(), values.new_tensor(float(values.numel()))]))
+        self._accumulate(name, torch.stack([values.sum(), values.new_full((), values.numel())]))
 
     def add_bins(self, name: str, values: Tensor, where: Tensor, edges: list[float]) -> None:
         """Means of `values` by the interval of `edges` that `where` falls into; empty bins are left out."""
-        index = torch.bucketize(where.detach().float(), torch.tensor(edges, device=where.device)).to(values.device)
-        for part, weights in (("sum", values.detach().float()), ("count", torch.ones_like(index, dtype=torch.float32))):
-            self._accumulate(f"{name}|{part}", torch.bincount(index, weights, minlength=len(edges) + 1).float())
+        index = torch.bucketize(where.detach().float(), torch.tensor(edges, device=where.device))
+        inside = (index[:, None] == torch.arange(len(edges) + 1, device=index.device))
+        inside = inside.to(values.device, non_blocking=True)
+        self._accumulate(f"{name}|sum", torch.where(inside, values.detach().float()[:, None], 0).sum(0))
+        self._accumulate(f"{name}|count", inside.float().sum(0))
         self.edges = edges
 
     def _accumulate(self, name: str, value: Tensor) -> None:
