@@ -34,6 +34,7 @@ class Acceleration:
     precision: str = "32"
     channels_last: bool = False
     compile: bool = False
+    graphs: bool = False  # CUDA graphs of what is compiled: one launch for all kernels of a pass
 
     @property
     def dtype(self) -> torch.dtype:
@@ -50,7 +51,11 @@ class Acceleration:
 
     def __str__(self) -> str:
         return ", ".join([self.precision, *(["channels_last"] if self.channels_last else []),
-                          "compiled" if self.compile else "eager"])
+                          "compiled" if self.compile else "eager", *(["CUDA graphs"] if self.graphs else [])])
+
+    def compiled(self, network: nn.Module) -> None:
+        """Compile the network in place, for one size of batch."""
+        network.compile(dynamic=False, mode="reduce-overhead" if self.graphs else None)
 
 
 COMPILERS = "c++", "g++", "clang++"
@@ -75,34 +80,40 @@ def choose(precision: str | int, compile: bool | str, device: torch.device) -> A
             log.info("no C++ compiler: networks run uncompiled")
         compile = fast and precision != "32" and compiler
     # uncompiled on a CPU, normalisation is slow in channels_last
-    return Acceleration(precision, fast and precision != "32" and (bool(compile) or cuda), bool(compile))
+    return Acceleration(precision, fast and precision != "32" and (bool(compile) or cuda), bool(compile),
+                        bool(compile) and cuda)
 
 
 WRONG = 0.3  # relative error of one parameter's gradient: bf16 rounding reaches 0.1, a dropped gradient is 1
-WORTH_TRYING = 300  # seconds of uncompiled passes: compiling takes a minute or two, and saves half of them at best
+# seconds of uncompiled passes: compiling takes minutes, and saves half of them on a CPU at best, four fifths on a GPU
+WORTH_TRYING = {"cpu": 600, "cuda": 300}
 FEW = 100  # passes that are not worth measuring
 RIGHT, SLOWER = "right", "right, but slower"  # verdicts; any other tells what is wrong
 
 
 def accelerate(
     network: nn.Module, example: Callable[[], tuple], plan: Acceleration, verdicts: Path | None = None,
-    passes: float | None = None,
+    passes: float | None = None, seconds: float | None = None,
 ) -> Acceleration:
     """Bring a network into the planned setting; returns what it really got, the same on all processes.
 
     example()  positional inputs of one training call, at the training batch's size
     verdicts   folder that remembers per network, machine and version what compiling came to
-    passes     how many are ahead: compiled only where that repays. None: wherever its gradients are right
+    passes     how many are ahead, or how many seconds: compiled only where that repays. Neither: wherever its gradients
+    seconds    are right
     """
     if not plan.compile:
         network.to(memory_format=plan.memory_format)
         return plan
-    cuda = next(network.parameters()).device.type == "cuda"
-    plain = dataclasses.replace(plan, compile=False, channels_last=plan.channels_last and cuda)
-    if passes is not None:
+    cuda, weighed = next(network.parameters()).device.type == "cuda", passes is not None or seconds is not None
+    plain = dataclasses.replace(plan, compile=False, graphs=False, channels_last=plan.channels_last and cuda)
+    if weighed:
         network.to(memory_format=plain.memory_format)
-        uncompiled = 0.0 if passes < FEW else processes.from_first(seconds_per_pass(network, example(), plain))
-        if uncompiled * passes < WORTH_TRYING:
+        worth = WORTH_TRYING["cuda" if cuda else "cpu"]
+        if (passes is not None and passes < FEW) or (seconds is not None and seconds < worth):
+            return plain
+        uncompiled = processes.from_first(seconds_per_pass(network, example(), plain))
+        if passes is not None and uncompiled * passes < worth:
             return plain
     network.to(memory_format=plan.memory_format)
     verdict = None if verdicts is None else verdicts / f"{_machine(network, example(), plan)}.txt"
@@ -110,15 +121,15 @@ def accelerate(
     if known is None:
         worst, name = gradient_error(network, example(), plan)
         known = RIGHT if worst < WRONG else f"wrong at {name} (relative error {worst:.2g})"
-        if known == RIGHT and passes is not None:
+        if known == RIGHT and weighed:
             compiled = seconds_per_pass(network, example(), plan)
             if compiled > uncompiled:
                 known = f"{SLOWER} ({compiled:.3g} s a pass there and back, uncompiled {uncompiled:.3g} s)"
         known = processes.from_first(known)
         if verdict is not None:
             atomic(verdict, lambda temporary: Path(temporary).write_text(known))
-    if known == RIGHT or (passes is None and known.startswith(SLOWER)):
-        network.compile(dynamic=False)
+    if known == RIGHT or (not weighed and known.startswith(SLOWER)):
+        plan.compiled(network)
         return plan
     network._compiled_call_impl = None
     network.to(memory_format=plain.memory_format)
@@ -130,10 +141,12 @@ def seconds_per_pass(network: nn.Module, example: tuple, plan: Acceleration, rep
     """There and back: the median of some, after one that is not counted."""
     example = tuple(x.contiguous(memory_format=plan.memory_format) if isinstance(x, Tensor) and x.dim() == 4 else x
                     for x in example)
-    times = []
+    times, device = [], next(network.parameters()).device
     for _ in range(1 + repeats):
         start = time.perf_counter()
         _gradients(network, example, plan)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         times.append(time.perf_counter() - start)
     network.zero_grad(set_to_none=True)
     return statistics.median(times[1:])
@@ -155,8 +168,9 @@ def gradient_error(network: nn.Module, example: tuple, plan: Acceleration) -> tu
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)
                                               ).to(parameter.device))
     eager = _gradients(network, example, plan)
-    network.compile(dynamic=False)
-    compiled = _gradients(network, example, plan)
+    plan.compiled(network)
+    for _ in range(3 if plan.graphs else 1):  # the first pass only runs, the second is recorded, the third replayed
+        compiled = _gradients(network, example, plan)
     network.load_state_dict(before)
     for module, p in dropouts.items():
         module.p = p

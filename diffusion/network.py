@@ -11,7 +11,11 @@ from diffusion.conditioning import Conditioning
 
 @runtime_checkable
 class Network(Protocol):
-    """`label` stands for t (`Parameterization.label`); x comes scaled (`Parameterization.input_scale`)."""
+    """`label` stands for t (`Parameterization.label`); x comes scaled (`Parameterization.input_scale`).
+
+    A network whose course does not depend on the values it is given may say so, `recordable = True`: it is then
+    recorded and compiled for sampling (`fast_sampling`).
+    """
 
     def __call__(
         self, x: Float[Tensor, "b *d"], label: Float[Tensor, " b"], cond: Conditioning | None

@@ -1,6 +1,7 @@
 """Many pictures, in batches, shared out over processes. Picture i depends on (model, prompt, seed, i) only."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import UInt8
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from diffusion import processes
 from diffusion.data.pictures import chunks, share
+from diffusion.fast_sampling import WORTH_TRYING, fast
 from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.rng import SampleNoise
 
@@ -30,13 +32,24 @@ def of_this_process(n: int) -> int:
     return len(share(n, processes.rank(), processes.world()))
 
 
+def drawn(model: LatentDiffusion, pictures: Sequence[Picture], sampling: Sampling, *, batch: int, negative: str
+          ) -> Iterator[tuple[Sequence[Picture], UInt8[Tensor, "n c h w"]]]:
+    """Batch by batch, the pictures that were asked for and what they show, on the CPU."""
+    with fast(model.denoiser) as network:
+        for number, some in enumerate(chunks(pictures, batch)):
+            began = time.perf_counter()
+            yield some, model.generate([prompt for prompt, _, _ in some], SampleNoise(some), sampling, negative).cpu()
+            ahead = len(pictures) / batch - number - 1
+            if number == 1 and ahead * (time.perf_counter() - began) > WORTH_TRYING:  # the first batch has more to do
+                network.try_compiled()
+
+
 def generate_many(model: LatentDiffusion, pictures: Sequence[Picture], sampling: Sampling, *, batch: int = 64,
                   negative: str = "", progress: Callable[[int], None] = lambda done: None
                   ) -> UInt8[Tensor, "n c h w"]:
     """All pictures, on every process. progress(n) is called after each batch with its size."""
-    parts = []
-    for index in chunks(share(len(pictures), processes.rank(), processes.world()), batch):
-        mine = pictures[index.start : index.stop]
-        parts.append(model.generate([prompt for prompt, _, _ in mine], SampleNoise(mine), sampling, negative).cpu())
-        progress(len(mine))
+    mine, parts = share(len(pictures), processes.rank(), processes.world()), []
+    for some, shown in drawn(model, pictures[mine.start : mine.stop], sampling, batch=batch, negative=negative):
+        parts.append(shown)
+        progress(len(some))
     return torch.cat([part for of_process in processes.all_values(parts) for part in of_process])

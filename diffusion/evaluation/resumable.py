@@ -14,10 +14,9 @@ from diffusion.checkpoint import atomic
 from diffusion.data.decode import exactly
 from diffusion.data.on_demand import OnDemand
 from diffusion.data.pictures import chunks, share
-from diffusion.evaluation.generation import Picture
+from diffusion.evaluation.generation import Picture, drawn
 from diffusion.grids import save_png
 from diffusion.latent import LatentDiffusion, Sampling
-from diffusion.rng import SampleNoise
 
 
 def file_of(folder: Path, i: int) -> Path:
@@ -46,13 +45,12 @@ def draw_missing(model: LatentDiffusion, pictures: Sequence[Picture], sampling: 
     """
     todo = missing(folder, len(pictures))
     todo = [todo[k] for k in share(len(todo), processes.rank(), processes.world())]
-    for index in chunks(todo, batch):
-        mine = [pictures[i] for i in index]
-        drawn = model.generate([prompt for prompt, _, _ in mine], SampleNoise(mine), sampling, negative).cpu()
-        for i, (prompt, seed, k), picture in zip(index, mine, drawn, strict=True):
+    batches = drawn(model, [pictures[i] for i in todo], sampling, batch=batch, negative=negative)
+    for index, (some, shown) in zip(chunks(todo, batch), batches, strict=True):
+        for i, (prompt, seed, k), picture in zip(index, some, shown, strict=True):
             told = {"prompt": prompt, "negative": negative, "Seed": seed, "Index": k}
             atomic(file_of(folder, i), lambda temporary, told=told, p=picture: save_png(p, temporary, told))
-        progress(len(mine))
+        progress(len(some))
     processes.wait()
 
 

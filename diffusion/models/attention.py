@@ -88,18 +88,31 @@ class Attention(nn.Module):
         return rearrange(y, "b n h c -> b h n c")
 
 
+Kept = dict[int, tuple[Tensor, Tensor, Tensor]]
+
+
 @contextlib.contextmanager
-def keys_kept(network: nn.Module) -> Iterator[None]:
+def keys_kept(network: nn.Module, keep: bool = True) -> Iterator[list[tuple[Attention, Kept]]]:
     """Within, attention to one and the same tensor of tokens computes its keys and values once: for sampling, whose
-    steps all read the same prompts with the same weights."""
+    steps all read the same prompts with the same weights. Gives what each layer keeps. Not, inside, unless `keep`."""
     layers = [module for module in network.modules() if isinstance(module, Attention)]
+    before = [layer.kept for layer in layers]
     for layer in layers:
-        layer.kept = {}
+        layer.kept = {} if keep else None
     try:
-        yield
+        yield [(layer, layer.kept) for layer in layers] if keep else []
     finally:
-        for layer in layers:
-            layer.kept = None
+        for layer, kept in zip(layers, before, strict=True):
+            layer.kept = kept
+
+
+def refresh_keys(keys: list[tuple[Attention, Kept]]) -> None:
+    """Compute the kept keys and values anew, into the same memory, of tokens that were written into theirs."""
+    for layer, kept in keys:
+        for tokens, k, v in kept.values():
+            new_k, new_v = layer.keys_and_values(tokens)
+            k.copy_(new_k)
+            v.copy_(new_v)
 
 
 class GEGLU(nn.Module):

@@ -101,6 +101,8 @@ class DiT(nn.Module):
     out_channels  None: as many as `channels`
     """
 
+    recordable = True
+
     def __init__(
         self,
         channels: int,

@@ -54,6 +54,8 @@ class UNet(nn.Module):
     does, below a last level without attention). conv_out starts at zero, and so does what each block adds.
     """
 
+    recordable = True
+
     def __init__(
         self,
         channels: int,
