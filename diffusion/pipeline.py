@@ -52,7 +52,7 @@ def main(cfg, choices: dict[str, str | None], overrides: list[str], compose: Com
     if processes.rank() == 0:
         sweeps.begin(stage)
     for part in stage.walk():
-        run(part, data, began)
+        run(part, data, began if part is stage else None)
     results = stage.results()
     if kind_of(stage.cfg) == "latent_diffusion":
         results = sampled_and_scored(stage, judge, data)
@@ -75,10 +75,12 @@ def announce(stage: Stage, judge: Stage | None) -> None:
     total = 0.0
     for part in [*stage.walk(), *([judge] if judge else [])]:
         left = part.cfg.steps * part.cfg.reference_seconds_per_step * slower
+        budget = part.cfg.budget
         state = ("finished" if part.finished() else "goes on" if part.started()
-                 else f"as many steps as fit into what is left of {part.cfg.budget}" if part.cfg.budget
+                 else f"as many of {part.cfg.steps} steps as fit into {budget}" if budget and part.cfg.at_most
+                 else f"as many steps as fit into what is left of {budget}" if budget
                  else f"{part.cfg.steps} steps, about {duration(left)} here")
-        if not part.finished() and part is not judge and not part.cfg.budget:
+        if not part.finished() and part is not judge and not budget:
             total += left
         log.info("  %-12s %s  %s%s", part.part, relative(part.folder), state,
                  " (after the samples, to score them)" if part is judge else "")

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import gc
 import logging
-import math
 import os
 import shutil
 import time
@@ -30,7 +29,8 @@ from diffusion.machine import has_fast_bf16
 from diffusion.memory import peak_gib
 from diffusion.progress import duration
 from diffusion.stages import Stage, config_yaml, extend_path, relative
-from diffusion.training.base import NonFinite, Training
+from diffusion.training.base import Training
+from diffusion.training.finite import NonFinite
 from diffusion.training.probe import seconds_per_update
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def device_of(cfg) -> torch.device:
 def run(stage: Stage, data, began: float | None = None) -> None:
     """Train a stage unless it is finished. Raises Interrupted, NonFinite.
 
-    began  when the command did, by time.perf_counter: a budget counts from there
+    began  when the command did, by time.perf_counter: a budget counts from there. None: from now
     """
     resume = stage.cfg.resume
     finished, started = processes.from_first((stage.finished(), stage.started()))
@@ -129,14 +129,17 @@ def planned(stage: Stage, device: torch.device) -> tuple[Acceleration, bool]:
         return choose(stage.cfg.precision, asked, device), False
     has_fast_bf16(device)  # a plan made elsewhere must not crash here
     kept = Acceleration(**plan["acceleration"])
-    return kept if asked == "auto" else dataclasses.replace(kept, compile=bool(asked)), True
+    return kept if asked == "auto" else dataclasses.replace(
+        kept, compile=bool(asked), graphs=bool(asked) and device.type == "cuda"), True
 
 
-def passes_ahead(cfg, kept: bool) -> float | None:
+def ahead(cfg, kept: bool, spent: float) -> dict[str, float]:
     """What `accelerate` weighs compiling against: nothing where it was asked for, or decided before."""
     if cfg.compile != "auto" or kept:
-        return None
-    return math.inf if cfg.budget is not None else cfg.steps * cfg.accumulate
+        return {}
+    seconds = {} if cfg.budget is None else {"seconds": budget.seconds_of(cfg.budget) - spent}
+    passes = {"passes": cfg.steps * cfg.accumulate} if cfg.budget is None or cfg.at_most else {}
+    return seconds | passes
 
 
 def kept_steps(stage: Stage) -> int | None:
@@ -148,6 +151,7 @@ def kept_steps(stage: Stage) -> int | None:
 def train(stage: Stage, data, resume_from: Path | None, began: float | None = None) -> None:
     """From an opened folder to results.json."""
     cfg, started = stage.cfg, time.perf_counter()
+    began = started if began is None else began
     device = device_of(cfg)
     steps = kept_steps(stage) if cfg.budget is not None else None
     cfg.steps = steps or cfg.steps
@@ -159,17 +163,21 @@ def train(stage: Stage, data, resume_from: Path | None, began: float | None = No
     training.place(device, acceleration)
     pictures, fetch = training.fetcher()
     if not training.automatic_optimization:  # two backward passes through one graph: compiled ones cannot be shared
-        acceleration = dataclasses.replace(acceleration, compile=False)
+        acceleration = dataclasses.replace(acceleration, compile=False, graphs=False)
+    if cfg.accumulate > 1 or processes.world() > 1:  # gradients that are added to would be overwritten by a replay
+        acceleration = dataclasses.replace(acceleration, graphs=False)
     network, example = training.accelerated()
+    spent = processes.from_first(time.perf_counter() - began)
     acceleration = accelerate(network, example, acceleration, Path(cfg.paths.cache) / "compiled",
-                              passes_ahead(cfg, kept))
+                              **ahead(cfg, kept, spent))
     training.place(device, acceleration)
     if cfg.budget is not None and steps is None:
         drawn = len(data.example_prompts) * GRID_COLUMNS if training.kind == "latent_diffusion" else 0
         update = seconds_per_update(training)
-        spent = time.perf_counter() - (started if began is None else began)
+        spent = time.perf_counter() - began
         steps = processes.from_first(
             budget.steps_within(cfg.budget, spent, update, cfg.batch, drawn, cfg.sampling_steps))
+        steps = min(steps, cfg.steps) if cfg.at_most else steps
         cfg.steps = training.steps = steps
         log.info("%s: budget = %s, %s of it are over: %d steps fit", stage.part, cfg.budget, duration(spent), steps)
     if processes.rank() == 0:

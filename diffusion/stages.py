@@ -23,7 +23,7 @@ from diffusion.budget import seconds_of
 from diffusion.checkpoint import ModelFile, atomic, file_hash, load, model_path
 from diffusion.config import canonical, locate, plain
 
-RECIPE = 4  # raised with every entry under "Numbers changed" in CHANGELOG.md
+RECIPE = 5  # raised with every entry under "Numbers changed" in CHANGELOG.md
 NUMBERS = ("seed", "steps", "batch", "clip", "precision", "optimizer", "lr")
 SHARED = ("data", "paths", "logger", "trainer", "debug")  # groups that a parent takes over from its child
 SHARED_KEYS = ("precision", "compile", "trusted", "workers", "save_minutes")
@@ -102,8 +102,23 @@ def plan(cfg: DictConfig, choices: Mapping[str, str | None], overrides: list[str
         if cfg.get(name) is not None and not _needs_training(cfg, name):
             continue
         parents[name] = parent_stage(name, parent, cfg, choices, overrides, compose, data)
+    for name, share in parents_shares(cfg, parents).items():
+        parent = plain(cfg.parents)[name]
+        asked = [*parent.get("overrides", []), f"budget={share}s", "at_most=true"]
+        parents[name] = parent_stage(name, {**parent, "overrides": asked}, cfg, choices, overrides, compose, data)
     return Stage(part, choices["experiment"], cfg, tuple(overrides), parents, data.fingerprint(),
                  key_of(cfg, parents, data))
+
+
+def parents_shares(cfg: DictConfig, parents: Mapping[str, Stage]) -> dict[str, int]:
+    """Seconds for each parent of a run with a budget, where the parents would take more than a third of it on the
+    reference machine: what takes as long there takes as long everywhere, so that every machine finds the same run."""
+    seconds = {name: p.cfg.steps * p.cfg.reference_seconds_per_step for name, p in parents.items()}
+    if cfg.budget is None or sum(seconds.values()) <= seconds_of(cfg.budget) / 3:
+        return {}
+    if any(p.parents or p.cfg.budget for p in parents.values()):  # chosen by hand: they take what they take
+        return {}
+    return {name: max(round(seconds_of(cfg.budget) / 3 * s / sum(seconds.values())), 1) for name, s in seconds.items()}
 
 
 def parent_stage(name: str, parent: Mapping, cfg: DictConfig, choices: Mapping[str, str | None], overrides: list[str],
@@ -136,7 +151,7 @@ def key_of(cfg: DictConfig, parents: Mapping[str, Stage], data) -> str:
     content["parents"] = {name: parent.key for name, parent in sorted(parents.items())}
     content["recipe"] = RECIPE
     if cfg.budget is not None:
-        content |= {"steps": None, "budget": seconds_of(cfg.budget)}
+        content |= {"steps": cfg.steps if cfg.at_most else None, "budget": seconds_of(cfg.budget)}
     origins = {"init_from": init_path(cfg), "extend_from": extend_path(cfg)}
     content |= {name: file_hash(path) for name, path in origins.items() if path is not None}
     text = json.dumps(content, sort_keys=True, default=str)

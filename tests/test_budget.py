@@ -5,9 +5,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from diffusion import budget, runs
+from diffusion import budget, runs, stages
 from diffusion.callbacks.saving import Interrupted
-from tests.small_runs import TINY_UNET, interrupted, only, train, use
+from diffusion.cli import composed
+from diffusion.config import build
+from tests.small_runs import SMALL, TINY_UNET, interrupted, only, train, use
 
 pytestmark = pytest.mark.usefixtures("hydra")
 
@@ -65,6 +67,37 @@ def test_an_interrupted_run_keeps_its_steps(measured):
     steps = kept("shapes_autoencoder")
     results = train(*asked, "resume=must")
     assert results["steps"] == steps and len(measured) == 1
+
+
+def planned(*overrides):
+    asked = [*SMALL, *overrides]
+    cfg, choices = composed(asked)
+    return stages.plan(cfg, choices, asked, composed, build(cfg.data, cfg.trusted))
+
+
+# on the reference machine 100 and 300 seconds
+LONG_PARENTS = ("experiment=latent_shapes",
+                '+parents.autoencoder.overrides=["steps=1000","reference_seconds_per_step=0.1"]',
+                '+parents.text_encoder.overrides=["steps=1000","reference_seconds_per_step=0.3"]')
+
+
+def test_the_parents_of_a_short_budget_share_a_third_of_it():
+    whole = planned(*LONG_PARENTS)
+    short = planned(*LONG_PARENTS, "budget=5min")
+    seconds = {name: budget.seconds_of(parent.cfg.budget) for name, parent in short.parents.items()}
+    assert sum(seconds.values()) == pytest.approx(100, abs=1)
+    assert seconds["text_encoder"] == pytest.approx(3 * seconds["autoencoder"], rel=0.03)
+    for name, parent in short.parents.items():
+        assert parent.cfg.at_most and parent.cfg.steps == whole.parents[name].cfg.steps
+        assert parent.key != whole.parents[name].key
+    long = planned(*LONG_PARENTS, "budget=4h")
+    assert {name: p.key for name, p in long.parents.items()} == {name: p.key for name, p in whole.parents.items()}
+
+
+@pytest.mark.parametrize(("asked", "steps"), [(4, 4), (500, None)])
+def test_a_budget_at_most_takes_no_more_steps_than_asked(measured, asked, steps):
+    results = train("experiment=shapes_autoencoder", "budget=40min", "at_most=true", f"steps={asked}", "batch=64")
+    assert results["steps"] == (steps or kept("shapes_autoencoder")) and results["steps"] < 40
 
 
 def test_a_budget_that_is_over_is_refused_with_what_an_update_takes(measured):
