@@ -1,0 +1,158 @@
+"""How long until pictures are good: `train.py experiment=latent_cifar budget=...` against the recipe of diffusers'
+documentation, on the same CIFAR-10, scored alike.
+
+    python -m benchmarks.time_to_quality [--rival pixels|latents] [--minutes 30] [--ours 10 30] [--n 1000] [--steps 50]
+
+Quality: of n pictures, the share that the judge recognises as their class, and the Frechet distance on the judge's
+features to the test split. Our clock is the command's: start-up, autoencoder, text encoder, caches, compiling, updates.
+The rival's is that of its updates and, on latents, of our autoencoder and its latents. Neither counts the judge, or the
+pictures. our_minutes: the shortest of our runs that is as good in both; null where none is.
+
+Either side can run alone (`--minutes 0`, or `--ours` without numbers): the result keeps what the other has come to on
+the same machine before.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from torch import Tensor
+
+from benchmarks.record import RESULTS, machine, record, rounded
+from benchmarks.rival import Rival
+from benchmarks.timing import say
+from diffusion import pipeline
+from diffusion.acceleration import choose
+from diffusion.checkpoint import load
+from diffusion.cli import CONFIGS, composed
+from diffusion.config import build
+from diffusion.data.latent_cache import moments
+from diffusion.data.pictures import mirrored
+from diffusion.evaluation.features import JudgeFeatures
+from diffusion.evaluation.generation import generate_many, pictures_of
+from diffusion.evaluation.scores import distance, judged_right
+from diffusion.latent import Sampling
+from diffusion.loading import load_model
+from diffusion.memory import keep_freed_memory
+from diffusion.pixels import to_float, to_uint8
+from diffusion.sampling import device_named
+
+RIVAL_SCALE = 2.0  # of guidance; ours is the default, 3
+
+
+def finished(experiment: str, folder: str | None = None) -> Path:
+    """The folder of an experiment that is trained unless it was before."""
+    asked = [f"experiment={experiment}", *([f"paths.runs={folder}"] if folder else [])]
+    cfg, choices = composed(asked)
+    return Path(cfg.paths.runs) / experiment / pipeline.main(cfg, choices, asked, composed)["key"]
+
+
+class Contest:
+    """The data, the prompts, and what the judge says of pictures."""
+
+    def __init__(self, judge: str | None, n: int, device: torch.device):
+        cfg, _ = composed(["experiment=latent_cifar"])
+        self.judge = load(judge or finished("cifar_judge"), "judge").module("judge").to(device).eval()
+        data = build(cfg.data, cfg.trusted)
+        self.data, self.train, self.device = data, data.split("train"), device
+        self.prompts, self.features = data.prompts("classes", n, 1), JudgeFeatures(self.judge)
+        self.reference = self.features(data.split("test").images)
+
+    def scored(self, pictures: Tensor) -> dict[str, float]:
+        found = distance(self.features(pictures), self.reference)
+        right = judged_right(self.judge, pictures, self.prompts.labels).float().mean().item()
+        return {"class_agreement": right, "frechet": found.value, "frechet_low": found.low, "frechet_high": found.high}
+
+    def ours(self, minutes: float, steps: int) -> dict[str, Any]:
+        """Our command in an empty folder."""
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.perf_counter()
+            asked = ["experiment=latent_cifar", f"budget={minutes}min", f"paths.runs={folder}/runs",
+                     f"paths.cache={folder}/cache", "evaluation=none", "sample_every=null"]
+            subprocess.run([sys.executable, "-m", "diffusion.cli", "train", *asked], check=True, stdout=sys.stderr)
+            took = (time.perf_counter() - began) / 60
+            path, = Path(folder).glob("runs/latent_cifar/*/model.safetensors")
+            file = load(path, "latent_diffusion")
+            model = load_model(file).to(self.device)
+        model.accelerate(choose("auto", False, self.device))
+        pictures = generate_many(model, pictures_of(self.prompts.captions, 1), Sampling(steps=steps))
+        return {"minutes": took, "steps": file.facts["steps"], **self.scored(pictures)}
+
+    def rival(self, minutes: float, latents: bool, steps: int) -> dict[str, Any]:
+        """The rival's updates, on pixels or on the latents of our autoencoder."""
+        torch.manual_seed(0)
+        began, train, autoencoder = time.perf_counter(), self.train, None
+        shape = self.data.channels, self.data.image_size, self.data.image_size
+        if latents:
+            with tempfile.TemporaryDirectory() as folder:
+                autoencoder = load(finished("cifar_autoencoder", folder), "autoencoder").module("autoencoder")
+            autoencoder, shape = autoencoder.to(self.device).eval(), autoencoder.latent_shape(self.data.image_size)
+            kept = moments(autoencoder, train.images, choose("auto", False, self.device), mirror=True)
+
+        def fetch(n: int) -> tuple[Tensor, Tensor]:
+            rows, flip = torch.randint(len(train), (n,)), torch.rand(n) < 0.5
+            classes = train.labels[rows, 0].to(self.device)
+            if autoencoder is None:
+                return to_float(mirrored(train.images[rows], flip)).to(self.device), classes
+            mean, std = kept[rows, flip.long()].float().unbind(1)
+            return (mean + std * torch.randn_like(mean)).to(self.device), classes
+
+        rival = Rival(shape[0], shape[1], len(self.data.heads["class"]), self.device)
+        rival.train(60 * minutes - (time.perf_counter() - began), fetch)
+        took = (time.perf_counter() - began) / 60
+        say(f"rival: {rival.updates} updates of {rival.parameters:,} parameters in {took:.1f} minutes")
+        began = time.perf_counter()
+        drawn = rival.sample(self.prompts.labels[:, 0], steps=steps, scale=RIVAL_SCALE)
+        seconds = time.perf_counter() - began
+        with torch.no_grad():
+            pictures = to_uint8(drawn if autoencoder is None else autoencoder.decode(drawn)).cpu()
+        return {"minutes": took, "steps": rival.updates, "parameters": rival.parameters, "seconds_to_sample": seconds,
+                **self.scored(pictures)}
+
+
+def earlier(name: str, same: dict[str, Any]) -> dict[str, Any]:
+    """A result from before, where it was measured in the same way on the same machine."""
+    path = RESULTS / f"{name}.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return found if all(found.get(key) == value for key, value in same.items()) else {}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rival", choices=("pixels", "latents"), default="pixels")
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--ours", type=float, nargs="*", default=[10, 30])
+    parser.add_argument("--n", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--judge", default=None, help="a judge's run; without it cifar_judge is trained, off the clock")
+    asked = parser.parse_args()
+    keep_freed_memory()
+    device = device_named(asked.device)
+    name = f"time_to_quality_{asked.rival}_{device.type}"
+    before = earlier(name, {"n": asked.n, "steps": asked.steps, "machine": machine(device)})
+    ours, theirs = before.get("ours", {}), before.get("rival")
+    with hydra.initialize_config_dir(CONFIGS, version_base="1.3"):
+        contest = Contest(asked.judge, asked.n, device)
+        for minutes in asked.ours:
+            ours[f"{minutes:g}"] = contest.ours(minutes, asked.steps)
+            say(f"ours: {ours[f'{minutes:g}']}")
+        if asked.minutes:
+            theirs = contest.rival(asked.minutes, asked.rival == "latents", asked.steps)
+            say(f"rival: {theirs}")
+    good = [run["minutes"] for run in ours.values() if theirs is not None
+            and run["class_agreement"] >= theirs["class_agreement"] and run["frechet"] <= theirs["frechet"]]
+    record(name, rounded({
+        "rival_minutes": theirs and theirs["minutes"], "our_minutes": min(good, default=None), "n": asked.n,
+        "steps": asked.steps, "rival_guidance": RIVAL_SCALE, "ours": ours, "rival": theirs}), device)
+
+
+if __name__ == "__main__":
+    main()
