@@ -45,6 +45,16 @@ def hydra(tmp_path, monkeypatch):
     GlobalHydra.instance().clear()
 
 
+@pytest.fixture
+def compilable():
+    """Without the checks of shapes, which dynamo cannot trace."""
+    import jaxtyping
+
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
 @pytest.fixture(scope="module")
 def own_cache(tmp_path_factory):
     """The Arrow files of `datasets` go where the test's other files go."""

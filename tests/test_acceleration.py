@@ -2,7 +2,6 @@
 
 import time
 
-import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -88,17 +87,13 @@ def test_dropped_gradients_are_seen_and_the_network_stays_eager(tmp_path, caplog
 
 
 @pytest.mark.slow
-def test_compiled_gradients_of_a_real_network_are_right_and_its_weights_are_kept():
+def test_compiled_gradients_of_a_real_network_are_right_and_its_weights_are_kept(compilable):
     torch.manual_seed(0)
     network = UNet(4, widths=[32, 32], blocks_per_level=1, self_attention=[False, True], cross_attention=[False, True],
                    heads_dim=16, context_dim=16, pooled_dim=16, norm_groups=8)
     before = {name: p.clone() for name, p in network.state_dict().items()}
     example = (torch.randn(4, 4, 8, 8), torch.linspace(0, 999, 4),
                Conditioning(torch.randn(4, 6, 16), pooled=torch.randn(4, 16)))
-    jaxtyping.config.update("jaxtyping_disable", True)  # dynamo cannot trace the checks
-    try:
-        worst, name = gradient_error(network, example, Acceleration(compile=True))
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+    worst, name = gradient_error(network, example, Acceleration(compile=True))
     assert worst < 1e-3, name
     assert all(torch.equal(before[name], p) for name, p in network.state_dict().items())

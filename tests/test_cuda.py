@@ -65,7 +65,7 @@ def test_recorded_sampling_gives_the_same_pictures_prompt_after_prompt(denoiser,
     assert denoiser.fast is None
 
 
-def test_a_compiled_network_is_recorded_too(denoiser, monkeypatch):
+def test_a_compiled_network_is_recorded_too(denoiser, monkeypatch, compilable):
     seconds = iter([1.0, 0.5])
     monkeypatch.setattr(fast_sampling, "timed", lambda way, *inputs: (way(*inputs), next(seconds)))
     model = Told(Identity(), None, denoiser, (3, 8, 8))
@@ -82,7 +82,7 @@ def test_a_compiled_network_is_recorded_too(denoiser, monkeypatch):
     assert (other.int() - another.int()).float().abs().mean() < 2
 
 
-def test_replayed_gradients_are_those_of_the_eager_network():
+def test_replayed_gradients_are_those_of_the_eager_network(compilable):
     torch.manual_seed(0)
     network = jittered(UNet(3, **UNET)).train()
     x, label = torch.randn(4, 3, 16, 16, device="cuda"), torch.linspace(0, 1000, 4, device="cuda")

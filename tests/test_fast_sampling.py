@@ -122,7 +122,7 @@ def test_many_pictures_are_worth_a_try_and_few_are_not(worth, tried, monkeypatch
     UNet(3, widths=[32, 64], blocks_per_level=1, self_attention=[False, True], cross_attention=[False, True],
          heads_dim=32, context_dim=16),
     DiT(3, patch=2, width=64, depth=2, heads=2, context_dim=16)], ids=["unet", "dit"])
-def test_our_networks_compile_to_the_same_function_prompt_after_prompt(network, monkeypatch):
+def test_our_networks_compile_to_the_same_function_prompt_after_prompt(network, monkeypatch, compilable):
     monkeypatch.setattr(fast_sampling, "timed", lambda way, *inputs: (way(*inputs), next(seconds)))
     seconds = iter([1.0, 0.5])
     with torch.no_grad():
