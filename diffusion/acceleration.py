@@ -53,6 +53,11 @@ class Acceleration:
         return ", ".join([self.precision, *(["channels_last"] if self.channels_last else []),
                           "compiled" if self.compile else "eager", *(["CUDA graphs"] if self.graphs else [])])
 
+    def uncompiled(self, device: torch.device) -> "Acceleration":
+        """The same for eager networks: on a CPU without channels_last, in which their normalisation is slow."""
+        return dataclasses.replace(self, compile=False, graphs=False,
+                                   channels_last=self.channels_last and device.type == "cuda")
+
     def compiled(self, network: nn.Module) -> None:
         """Compile the network in place, for one size of batch."""
         network.compile(dynamic=False, mode="reduce-overhead" if self.graphs else None)
@@ -105,11 +110,11 @@ def accelerate(
     if not plan.compile:
         network.to(memory_format=plan.memory_format)
         return plan
-    cuda, weighed = next(network.parameters()).device.type == "cuda", passes is not None or seconds is not None
-    plain = dataclasses.replace(plan, compile=False, graphs=False, channels_last=plan.channels_last and cuda)
+    device, weighed = next(network.parameters()).device, passes is not None or seconds is not None
+    plain = plan.uncompiled(device)
     if weighed:
         network.to(memory_format=plain.memory_format)
-        worth = WORTH_TRYING["cuda" if cuda else "cpu"]
+        worth = WORTH_TRYING["cuda" if device.type == "cuda" else "cpu"]
         if (passes is not None and passes < FEW) or (seconds is not None and seconds < worth):
             return plain
         uncompiled = processes.from_first(seconds_per_pass(network, example(), plain))
@@ -139,8 +144,6 @@ def accelerate(
 
 def seconds_per_pass(network: nn.Module, example: tuple, plan: Acceleration, repeats: int = 3) -> float:
     """There and back: the median of some, after one that is not counted."""
-    example = tuple(x.contiguous(memory_format=plan.memory_format) if isinstance(x, Tensor) and x.dim() == 4 else x
-                    for x in example)
     times, device = [], next(network.parameters()).device
     for _ in range(1 + repeats):
         start = time.perf_counter()
@@ -185,6 +188,8 @@ def gradient_error(network: nn.Module, example: tuple, plan: Acceleration) -> tu
 def _gradients(network: nn.Module, example: tuple, plan: Acceleration) -> dict[str, Tensor]:
     network.zero_grad(set_to_none=True)
     device = next(network.parameters()).device
+    example = tuple(x.contiguous(memory_format=plan.memory_format) if isinstance(x, Tensor) and x.dim() == 4 else x
+                    for x in example)
     with plan.autocast(device):
         out = as_one(network(*example))
     weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(device)

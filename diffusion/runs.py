@@ -160,10 +160,10 @@ def train(stage: Stage, data, resume_from: Path | None, began: float | None = No
     if stage.cfg.init_from is not None and resume_from is None:
         training.start_from(checkpoint.load(stage.cfg.init_from, training.kind, stage.cfg.trusted))
     acceleration, kept = processes.from_first(planned(stage, device))
-    training.place(device, acceleration)
+    training.place(device, acceleration.uncompiled(device))  # so data are encoded
     pictures, fetch = training.fetcher()
     if not training.automatic_optimization:  # two backward passes through one graph: compiled ones cannot be shared
-        acceleration = dataclasses.replace(acceleration, compile=False, graphs=False)
+        acceleration = acceleration.uncompiled(device)
     if cfg.accumulate > 1 or processes.world() > 1:  # gradients that are added to would be overwritten by a replay
         acceleration = dataclasses.replace(acceleration, graphs=False)
     network, example = training.accelerated()
