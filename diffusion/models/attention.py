@@ -94,7 +94,8 @@ Kept = dict[int, tuple[Tensor, Tensor, Tensor]]
 @contextlib.contextmanager
 def keys_kept(network: nn.Module, keep: bool = True) -> Iterator[list[tuple[Attention, Kept]]]:
     """Within, attention to one and the same tensor of tokens computes its keys and values once: for sampling, whose
-    steps all read the same prompts with the same weights. Gives what each layer keeps. Not, inside, unless `keep`."""
+    steps all read the same prompts with the same weights. Gives what each layer keeps. Without
+    `keep`, nothing is kept inside."""
     layers = [module for module in network.modules() if isinstance(module, Attention)]
     before = [layer.kept for layer in layers]
     for layer in layers:
