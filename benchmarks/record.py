@@ -38,4 +38,6 @@ def rounded(value: Any, digits: int = 4) -> Any:
     """The same with every float to so many significant digits."""
     if isinstance(value, dict):
         return {key: rounded(part, digits) for key, part in value.items()}
+    if isinstance(value, list):
+        return [rounded(part, digits) for part in value]
     return float(f"{value:.{digits}g}") if isinstance(value, float) else value

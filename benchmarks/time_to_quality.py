@@ -1,15 +1,15 @@
 """How long until pictures are good: `train.py experiment=latent_cifar budget=...` against the recipe of diffusers'
 documentation, on the same CIFAR-10, scored alike.
 
-    python -m benchmarks.time_to_quality [--rival pixels|latents] [--minutes 30] [--ours 10 30] [--n 1000] [--steps 50]
+    python -m benchmarks.time_to_quality [--rival pixels|latents] [--minutes 30 60] [--ours 10 30] [--n 1000]
 
 Quality: of n pictures, the share that the judge recognises as their class, and the Frechet distance on the judge's
 features to the test split. Our clock is the command's: start-up, autoencoder, text encoder, caches, compiling, updates.
 The rival's is that of its updates and, on latents, of our autoencoder and its latents. Neither counts the judge, or the
-pictures. our_minutes: the shortest of our runs that is as good in both; null where none is.
+pictures. our_minutes: the shortest of our runs that is as good in both as the rival's shortest; null where none is.
 
-Either side can run alone (`--minutes 0`, or `--ours` without numbers): the result keeps what the other has come to on
-the same machine before.
+Either side can run alone (`--minutes` or `--ours` without numbers): the result, and its figure, keep what was measured
+on the same machine before.
 """
 
 import argparse
@@ -42,9 +42,12 @@ from diffusion.latent import Sampling
 from diffusion.loading import load_model
 from diffusion.memory import keep_freed_memory
 from diffusion.pixels import to_float, to_uint8
+from diffusion.reporting.figure import write_figure
+from diffusion.reporting.plot import Line, Plot
 from diffusion.sampling import device_named
 
 RIVAL_SCALE = 2.0  # of guidance; ours is the default, 3
+Runs = dict[str, dict[str, Any]]  # by the minutes that were asked for
 
 
 def finished(experiment: str, folder: str | None = None) -> Path:
@@ -124,10 +127,30 @@ def earlier(name: str, same: dict[str, Any]) -> dict[str, Any]:
     return found if all(found.get(key) == value for key, value in same.items()) else {}
 
 
+def overtaken(ours: Runs, rival: dict[str, Runs]) -> list[dict[str, Any]]:
+    """Per run of the rival, the minutes of the shortest of ours that is as good."""
+    return [{"rival": kind, "rival_minutes": theirs["minutes"],
+             "our_minutes": min((run["minutes"] for run in ours.values() if as_good(run, theirs)), default=None)}
+            for kind, runs in rival.items() for theirs in sorted(runs.values(), key=lambda run: run["minutes"])]
+
+
+def as_good(run: dict[str, Any], other: dict[str, Any]) -> bool:
+    return run["class_agreement"] >= other["class_agreement"] and run["frechet"] <= other["frechet"]
+
+
+def curve(score: str, ours: Runs, rival: dict[str, Runs]) -> Plot:
+    """A score over minutes."""
+    everyone = {"ours": ours, **{f"diffusers' recipe, {kind}": runs for kind, runs in rival.items()}}
+    lines = [Line(label, colour, sorted((run["minutes"], run[score]) for run in runs.values()), dots=True)
+             for (label, runs), colour in zip(everyone.items(), (4, 3, 2), strict=False) if runs]
+    words = {"class_agreement": "recognised as their class", "frechet": "Frechet distance (judge)"}
+    return Plot(f"{words[score]} over time", "minutes of training", words[score], lines, log_y=score == "frechet")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rival", choices=("pixels", "latents"), default="pixels")
-    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--minutes", type=float, nargs="*", default=[30, 60])
     parser.add_argument("--ours", type=float, nargs="*", default=[10, 30])
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=50)
@@ -136,22 +159,25 @@ def main() -> None:
     asked = parser.parse_args()
     keep_freed_memory()
     device = device_named(asked.device)
-    name = f"time_to_quality_{asked.rival}_{device.type}"
+    name = f"time_to_quality_{device.type}"
     before = earlier(name, {"n": asked.n, "steps": asked.steps, "machine": machine(device)})
-    ours, theirs = before.get("ours", {}), before.get("rival")
+    ours, rival = before.get("ours", {}), before.get("rival", {})
     with hydra.initialize_config_dir(CONFIGS, version_base="1.3"):
         contest = Contest(asked.judge, asked.n, device)
         for minutes in asked.ours:
             ours[f"{minutes:g}"] = contest.ours(minutes, asked.steps)
             say(f"ours: {ours[f'{minutes:g}']}")
-        if asked.minutes:
-            theirs = contest.rival(asked.minutes, asked.rival == "latents", asked.steps)
+        for minutes in asked.minutes:
+            theirs = contest.rival(minutes, asked.rival == "latents", asked.steps)
+            rival.setdefault(asked.rival, {})[f"{minutes:g}"] = theirs
             say(f"rival: {theirs}")
-    good = [run["minutes"] for run in ours.values() if theirs is not None
-            and run["class_agreement"] >= theirs["class_agreement"] and run["frechet"] <= theirs["frechet"]]
+    pairs = overtaken(ours, rival)
+    first = pairs[0] if pairs else {"rival_minutes": None, "our_minutes": None}
     record(name, rounded({
-        "rival_minutes": theirs and theirs["minutes"], "our_minutes": min(good, default=None), "n": asked.n,
-        "steps": asked.steps, "rival_guidance": RIVAL_SCALE, "ours": ours, "rival": theirs}), device)
+        "rival_minutes": first["rival_minutes"], "our_minutes": first["our_minutes"], "pairs": pairs, "n": asked.n,
+        "steps": asked.steps, "rival_guidance": RIVAL_SCALE, "ours": ours, "rival": rival}), device)
+    for score in ("class_agreement", "frechet"):
+        write_figure(RESULTS / f"{name}_{score}.svg", curve(score, ours, rival))
 
 
 if __name__ == "__main__":

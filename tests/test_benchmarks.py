@@ -6,7 +6,8 @@ import jaxtyping
 import pytest
 import torch
 
-from benchmarks import record, sample, train_step
+from benchmarks import record, sample, scaling, train_step
+from benchmarks.time_to_quality import curve, overtaken
 from benchmarks.train_step import agreement
 
 
@@ -41,6 +42,41 @@ def test_the_same_pictures_are_raced(results):
     result = results(sample, "--size", "tiny", "--n", "4", "--steps", "5")
     assert result["largest_difference_in_float32"] <= 1
     assert result["vs_diffusers"] > 0
+
+
+@pytest.mark.slow
+def test_costs_are_scaled(results, monkeypatch):
+    monkeypatch.setattr(scaling, "SIDES", (32, 64))
+    result = results(scaling, "--size", "tiny", "--pictures", "60", "120")
+    assert set(result["exponents"]) == {"images", "tokens", "parameters", "resolution, an update",
+                                        "resolution, encoding", "resolution, decoding"}
+    assert all(rate > 0 for rate in result["images_per_second_by_processes"].values())
+    assert all(0 < gib < 16 for held in result["peak_memory_gib_by_pictures"].values() for gib in held.values())
+
+
+@pytest.mark.parametrize("k", [0.5, 1.0, 2.0])
+def test_an_exponent_is_that_of_a_power(k):
+    assert scaling.exponent({size: 3 * size**k for size in (1, 2, 8, 64)}) == pytest.approx(k)
+
+
+OURS = {"10": {"minutes": 9.9, "class_agreement": 0.4, "frechet": 20.0},
+        "30": {"minutes": 29.0, "class_agreement": 0.7, "frechet": 8.0}}
+
+
+def rival(agreement, frechet):
+    return {"pixels": {"30": {"minutes": 30.5, "class_agreement": agreement, "frechet": frechet}}}
+
+
+@pytest.mark.parametrize(("theirs", "minutes"), [
+    (rival(0.4, 20.0), 9.9), (rival(0.4, 19.0), 29.0), (rival(0.5, 30.0), 29.0), (rival(0.8, 30.0), None)])
+def test_as_good_is_as_good_in_both(theirs, minutes):
+    assert overtaken(OURS, theirs) == [{"rival": "pixels", "rival_minutes": 30.5, "our_minutes": minutes}]
+
+
+def test_a_curve_has_each_side_that_was_measured():
+    assert [line.label for line in curve("frechet", OURS, {}).lines] == ["ours"]
+    ours, theirs = curve("frechet", OURS, rival(0.4, 20.0)).lines
+    assert ours.points == [(9.9, 20.0), (29.0, 8.0)] and theirs.points == [(30.5, 20.0)]
 
 
 def test_a_lost_gradient_is_counted_by_its_weights():

@@ -15,7 +15,6 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from xml.etree import ElementTree
 
 import diffusers
 import torch
@@ -26,7 +25,8 @@ from diffusion.discretizations import karras, log_snr, trailing
 from diffusion.estimate import Estimate
 from diffusion.guidance import classifier_free
 from diffusion.loading import load_model
-from diffusion.reporting.plot import Line, Plot, draw
+from diffusion.reporting.figure import write_figure
+from diffusion.reporting.plot import Line, Plot
 from diffusion.rng import SampleNoise
 from diffusion.samplers import ddim, deis, dpmpp_2m, dpmpp_2s, dpmpp_3m, heun, unipc
 
@@ -53,10 +53,6 @@ SETTINGS = {"Cosine": {"beta_schedule": "squaredcos_cap_v2"},
             "ScaledLinear": {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}}
 SAME = {"ddim": "DDIM", "heun": "Heun", "dpmpp_2s": "DPM-Solver++ 2S", "dpmpp_2m": "DPM-Solver++ 2M",
         "dpmpp_3m": "DPM-Solver++ 3M", "unipc": "UniPC 2", "unipc, order 3": "UniPC 3", "deis": "DEIS 3"}
-COLOURS = ("#000", "#888", "#b60", "#c22", "#06c", "#083", "#0aa", "#90c")
-STYLE = """text { font: 10px sans-serif; fill: currentColor } .grid { stroke: #ccc; stroke-width: .5 }
-.axis { stroke: currentColor; fill: none } .line path { stroke: var(--c); fill: none; stroke-width: 1.5 }
-.line circle { fill: var(--c); r: 2 } """
 
 
 def grids(schedule) -> dict:
@@ -183,8 +179,8 @@ def measured(model, scale: float, n: int) -> dict:
     return out
 
 
-def figure(scale: str, measured: dict) -> str:
-    """Error over evaluations, ours drawn through, theirs dashed, as an SVG that stands alone."""
+def plot(scale: str, measured: dict) -> Plot:
+    """Error over evaluations, ours drawn through, theirs dashed."""
     names = [("ours", name, name) for name in OURS] + [("diffusers", name, f"diffusers {name}") for name in THEIRS]
     lines = []
     for side, name, label in names:
@@ -192,18 +188,8 @@ def figure(scale: str, measured: dict) -> str:
         lines.append(Line(label, SAME.get(name, name), points, stroke=int(side == "diffusers")))
     colours = {colour: i for i, colour in enumerate(dict.fromkeys(line.colour for line in lines))}
     lines = [dataclasses.replace(line, colour=colours[line.colour]) for line in lines]
-    svg = draw(Plot(f"guidance {scale}", "evaluations of the network", "error", lines, log_x=True, log_y=True,
-                    ticks=BUDGETS))
-    svg.set("xmlns", "http://www.w3.org/2000/svg")
-    svg.set("viewBox", "0 0 600 270")
-    style = ElementTree.Element("style")
-    style.text = STYLE + "svg { background: #fff;" + "".join(f"--c{i}: {c};" for i, c in enumerate(COLOURS)) + "}"
-    svg.insert(0, style)
-    for k, line in enumerate(lines):
-        entry = ElementTree.SubElement(svg, "g", {"class": "line", "style": line.style})
-        ElementTree.SubElement(entry, "path", {"d": f"M420 {14 + 13 * k}h22"})
-        ElementTree.SubElement(svg, "text", {"x": "447", "y": f"{17 + 13 * k}"}).text = line.label
-    return ElementTree.tostring(svg, encoding="unicode")
+    return Plot(f"guidance {scale}", "evaluations of the network", "error", lines, log_x=True, log_y=True,
+                ticks=BUDGETS)
 
 
 def main() -> None:
@@ -214,7 +200,7 @@ def main() -> None:
                "scales": {scale: measured(model, float(scale), n) for scale in given.get("scales", "1").split(",")}}
     (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     for scale, found in results["scales"].items():
-        (HERE / f"guidance_{scale}.svg").write_text(figure(scale, found))
+        write_figure(HERE / f"guidance_{scale}.svg", plot(scale, found))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
@@ -16,8 +17,9 @@ from diffusion.guidance import classifier_free
 from diffusion.parameterizations import V
 from diffusion.reporting.axes import around, linear_ticks, log_ticks, written
 from diffusion.reporting.differences import ABSENT, differences, labels, shown
+from diffusion.reporting.figure import figure
 from diffusion.reporting.network_evaluations import count, named
-from diffusion.reporting.plot import thinned
+from diffusion.reporting.plot import Line, Plot, thinned
 from diffusion.reporting.scores import difference, marks
 from diffusion.schedules import Cosine
 
@@ -155,3 +157,16 @@ def test_guidance_costs_where_it_acts():
 def test_a_guide_counts_as_the_model():
     asked = named("autoguidance(scale=2.0, guide=/runs/a b/model.safetensors)", "diffusion.guidance")
     assert count(lambda echo: Denoiser(echo, Cosine(), V()), 4, guidance=asked) == 8
+
+
+def test_a_figure_stands_alone_and_names_its_lines():
+    labels = ["a < b & c", "ours"]
+    plot = Plot("t", "x", "y", [Line(label, i, [(1.0, 2.0), (2.0, 3.0)]) for i, label in enumerate(labels)])
+    svg = ElementTree.fromstring(figure(plot))
+    named = "{http://www.w3.org/2000/svg}"
+    assert svg.tag == f"{named}svg"
+    texts = [text.text for text in svg.iter(f"{named}text")]
+    assert texts[-2:] == labels
+    style = svg.find(f"{named}style").text
+    used = [g.get("style") for g in svg.iter(f"{named}g")]
+    assert all(f"--c{i}:" in style and f"var(--c{i})" in " ".join(used) for i in range(2))
