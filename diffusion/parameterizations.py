@@ -2,6 +2,8 @@
 
     y = a_t x_0 + b_t eps        eps: (0, 1)    x0: (1, 0)    v: (-sigma, alpha)    velocity: (alpha', sigma')
 
+    straight: (-1, 1)
+
     edm: (sigma / sigma_data, -alpha sigma_data) / sqrt(sigma^2 + alpha^2 sigma_data^2)
 
 With x_t = alpha x_0 + sigma eps these are two equations for two unknowns; Cramer's rule solves all cases:
@@ -96,7 +98,7 @@ class Parameterization(abc.ABC):
     def x0_factor(self, schedule: NoiseSchedule, t: Float[Tensor, "*t"]) -> Float64[Tensor, "*t"]:
         """||y' - y||^2 = x0_factor ||x_0' - x_0||^2 at equal x_t: ((alpha b - sigma a) / sigma)^2.
 
-        On vp this is SNR for eps, SNR + 1 for v, and 1 for x0 on every path.
+        On vp this is SNR for eps and SNR + 1 for v; on every path 1 for x0 and (sqrt(SNR) + 1)^2 for straight.
         """
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         a, b = self.row(schedule, t)
@@ -143,6 +145,15 @@ class Velocity(Parameterization):
             return None
         return (f"parameterization=velocity needs finite rates alpha' and sigma', {schedule} has none (its sigma rises "
                 "like sqrt(t)); choose v, or a schedule such as rectified_flow or cosine_flow")
+
+
+class Straight(Parameterization):
+    """y = eps - x_0. Every path is rectified flow's, scaled: x_t / (alpha + sigma) = (1 - s) x_0 + s eps with
+    s = sigma / (alpha + sigma), and y is the velocity along that straight line, whatever the schedule."""
+
+    def row(self, schedule, t):
+        one = torch.ones_like(schedule.log_snr(t))
+        return -one, one
 
 
 class EDM(Parameterization):

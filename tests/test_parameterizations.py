@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusion import schedules
-from diffusion.parameterizations import EDM, X0, Epsilon, V, Velocity
-from diffusion.schedules import Linear
+from diffusion.parameterizations import EDM, X0, Epsilon, Straight, V, Velocity
+from diffusion.schedules import Linear, RectifiedFlow
 from diffusion.schedules.path import linear, ve, vp
 from tests.curves import Line, ZeroTerminal
 from tests.options import options
@@ -73,6 +73,19 @@ def test_x0_factors_on_vp_are_snr_one_and_snr_plus_one():
     torch.testing.assert_close(V().x0_factor(schedule, t), snr + 1)
 
 
+@every_schedule
+def test_the_x0_factor_of_straight_depends_on_the_snr_alone(schedule):
+    t = torch.linspace(0.05, 1, 7, dtype=torch.float64)
+    torch.testing.assert_close(Straight().x0_factor(schedule, t), (schedule.snr(t).sqrt() + 1) ** 2)
+
+
+def test_straight_is_the_velocity_of_rectified_flow():
+    t = torch.linspace(0.05, 1, 7, dtype=torch.float64)
+    x0, eps = torch.randn(2, 7, 5, dtype=torch.float64)
+    ours, known = (p.target(x0, eps, RectifiedFlow(), t) for p in (Straight(), Velocity()))
+    assert torch.equal(ours, known)
+
+
 def test_eps_prediction_gives_eps_back_to_the_bit():
     y, x_t = torch.randn(2, 3, 5)
     assert torch.equal(Epsilon().to_eps(y, x_t, Linear(), torch.tensor([1e-3, 0.5, 1.0])), y)
@@ -131,7 +144,8 @@ def test_exactly_the_pairs_without_sense_are_refused():
     without_signal = {"cosine_flow", "laplace", "rectified_flow", "sigmoid", "zero_terminal"}
     with_rates = {"cosine_flow", "edm", "rectified_flow"}
     every = {option.id for option in options("schedule")}
-    expected = {"eps": without_signal, "edm": without_signal, "velocity": every - with_rates, "v": set(), "x0": set()}
+    expected = {"eps": without_signal, "edm": without_signal, "velocity": every - with_rates, "v": set(), "x0": set(),
+                "straight": set()}
     for parameterization in options("parameterization"):
         refused = {schedule.id for schedule in options("schedule")
                    if parameterization.values[0].refusal(schedule.values[0])}
