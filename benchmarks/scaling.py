@@ -93,28 +93,30 @@ def exponent(seconds: Mapping[int, float]) -> float:
     return float(np.polyfit(np.log(list(seconds)), np.log(list(seconds.values())), 1)[0])
 
 
-def trained(folder: Path, *overrides: str) -> Path:
-    """The run of the training command in a process of its own, so that its memory is its own too."""
-    with tempfile.TemporaryDirectory(dir=folder) as runs:
-        asked = ["experiment=cifar_autoencoder", *SHORT, f"paths.runs={runs}", f"paths.cache={runs}/cache", *overrides]
-        subprocess.run([sys.executable, "-m", "diffusion.cli", "train", *asked], check=True, stdout=sys.stderr)
-        found, = Path(runs).glob("cifar_autoencoder/*/results.json")
-        return found.parent.rename(folder / found.parent.name)
+def trained(*overrides: str) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """results.json and the rows of metrics.csv of the training command, in a process of its own, so that its memory is
+    its own too."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = f"paths.runs={folder}", f"paths.cache={folder}/cache"
+        command = [sys.executable, "-m", "diffusion.cli", "train", "experiment=cifar_autoencoder"]
+        subprocess.run([*command, *SHORT, *paths, *overrides], check=True, stdout=sys.stderr)
+        run, = Path(folder).glob("cifar_autoencoder/*")
+        return json.loads((run / "results.json").read_text()), list(Csv(run).rows.values())
 
 
-def with_processes(folder: Path, count: int, device: torch.device) -> float:
+def with_processes(count: int, device: torch.device) -> float:
     """Pictures a second of an autoencoder's training in so many processes, the same batch shared out."""
     accelerator = "gpu" if device.type == "cuda" else "cpu"
-    run = trained(folder, "data=shapes", "data.train=512", "data.test=100", "trainer=ddp", f"trainer.devices={count}",
-                  f"trainer.accelerator={accelerator}", "steps=60")
-    return max(row["train/images_per_second"] for row in Csv(run).rows.values() if "train/images_per_second" in row)
+    _, rows = trained("data=shapes", "data.train=512", "data.test=100", "trainer=ddp", f"trainer.devices={count}",
+                      f"trainer.accelerator={accelerator}", "steps=60")
+    return max(row["train/images_per_second"] for row in rows if "train/images_per_second" in row)
 
 
-def memory(folder: Path, source: Path, streaming: bool) -> float:
-    """GiB."""
-    run = trained(folder, "trainer=cpu", "data=folder", f"data.source={source}", f"data.image_size={SIDE_OF_FILES}",
-                  f"+data.memory_gib={0 if streaming else 64}", "steps=20", "batch=4")
-    return json.loads((run / "results.json").read_text())["peak_memory_gib"]
+def memory(source: Path, streaming: bool) -> float:
+    """GiB that a training on these files held at most."""
+    results, _ = trained("trainer=cpu", "data=folder", f"data.source={source}", f"data.image_size={SIDE_OF_FILES}",
+                         f"+data.memory_gib={0 if streaming else 64}", "steps=20", "batch=4")
+    return results["peak_memory_gib"]
 
 
 def main() -> None:
@@ -136,17 +138,14 @@ def main() -> None:
         **{f"resolution, {part}": calls for part, calls in by_resolution(plan, device).items()},
     }
     seconds = {name: timed(calls, asked.rounds, device) for name, calls in sizes.items()}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        processes = {count: with_processes(folder, count, device) for count in (1, 2)
-                     if device.type != "cuda" or count <= torch.cuda.device_count()}
-        held: dict[str, dict[int, float]] = {"in memory": {}, "streaming": {}}
-        for n in asked.pictures:
-            source = folder / f"{n}_pictures"
-            source.mkdir()
-            files(source, n, SIDE_OF_FILES)
+    processes = {count: with_processes(count, device) for count in (1, 2)
+                 if device.type != "cuda" or count <= torch.cuda.device_count()}
+    held: dict[str, dict[int, float]] = {"in memory": {}, "streaming": {}}
+    for n in asked.pictures:
+        with tempfile.TemporaryDirectory() as folder:
+            source = files(Path(folder), n, SIDE_OF_FILES)
             for kind in held:
-                held[kind][n] = memory(folder, source, kind == "streaming")
+                held[kind][n] = memory(source, kind == "streaming")
                 say(f"{n} pictures {kind}: {held[kind][n]:.2f} GiB")
     record(f"scaling_{asked.size}_{device.type}", rounded({
         "exponents": {name: exponent(found) for name, found in seconds.items()},

@@ -19,6 +19,7 @@ from diffusion.models.unet import UNet
 from diffusion.parameterizations import V
 from diffusion.schedules import Cosine
 from diffusion.training.finite import FiniteGradients, NonFinite
+from diffusion.training.muon import Muon
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 UNET = {"widths": [32, 64], "blocks_per_level": 1, "self_attention": [False, True], "cross_attention": [False, True],
@@ -92,21 +93,22 @@ def test_replayed_gradients_are_those_of_the_eager_network(compilable):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_an_update_that_is_not_finite_is_not_made_and_told_later(bad):
-    layer = nn.Linear(4, 4).cuda()
-    optimizer = torch.optim.AdamW(layer.parameters(), fused=True)
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, Muon])
+def test_an_update_that_is_not_finite_is_not_made_and_told_later(optimizer, bad):
+    layer = nn.Linear(16, 16).cuda()
+    optimizer = optimizer(layer.parameters(), fused=True)
     finite = FiniteGradients()
 
     def update(step: int, scale: float) -> None:
         optimizer.zero_grad()
-        (scale * layer(torch.ones(2, 4, device="cuda")).sum()).backward()
+        (scale * layer(torch.ones(2, 16, device="cuda")).sum()).backward()
         finite.look(nn.utils.clip_grad_norm_(layer.parameters(), 1.0), optimizer, step)
         optimizer.step()
 
     update(0, 1.0)
-    before = layer.weight.clone()
+    before, bias = layer.weight.clone(), layer.bias.clone()
     update(1, bad)
-    assert torch.equal(layer.weight, before)
+    assert torch.equal(layer.weight, before) and torch.equal(layer.bias, bias)
     update(2, 1.0)
     assert layer.weight.isfinite().all() and not torch.equal(layer.weight, before)
     with pytest.raises(NonFinite, match="step 1 "):
@@ -127,7 +129,8 @@ def test_rows_of_what_lies_on_the_device_are_fetched_without_waiting():
     assert rows.tolist() == [[8.0, 9.0], [2.0, 3.0]]
 
 
-def test_a_step_of_training_does_not_wait_for_the_device(tmp_path, monkeypatch):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_step_of_training_does_not_wait_for_the_device(tmp_path, monkeypatch, optimizer):
     import hydra
 
     from diffusion import pipeline
@@ -146,8 +149,8 @@ def test_a_step_of_training_does_not_wait_for_the_device(tmp_path, monkeypatch):
 
     Strict.__module__ = watch.__name__
     monkeypatch.setattr(watch, "Validation", Strict)
-    asked = ["experiment=latent_shapes", "steps=12", "batch=16", "log_every=100", "evaluation=none",
-             "sampling_steps=2", "data.train=200", "data.test=50", f"paths.runs={tmp_path}/runs",
+    asked = ["experiment=latent_shapes", f"optimizer={optimizer}", "steps=12", "batch=16", "log_every=100",
+             "evaluation=none", "sampling_steps=2", "data.train=200", "data.test=50", f"paths.runs={tmp_path}/runs",
              f"paths.cache={tmp_path}/cache", "compile=false",
              *(f'+parents.{part}.overrides=["steps=4","log_every=100"]' for part in ("autoencoder", "text_encoder"))]
     with hydra.initialize_config_dir(CONFIGS, version_base="1.3"), warnings.catch_warnings(record=True) as told:

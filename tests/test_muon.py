@@ -97,16 +97,20 @@ def test_it_goes_on_from_its_state_to_the_bit():
 
 def test_an_update_that_is_not_finite_moves_nothing():
     """As on a CUDA device, where nothing waits to see it."""
-    parameters, gradients = drawn([(16, 40)], count=2)
+    parameters, gradients = drawn([(16, 40), (7,)], count=2)
     optimizer = Muon(parameters, weight_decay=0.5)
     steps(optimizer, parameters, gradients[:1])
-    before, momentum = parameters[0].clone(), optimizer.state[parameters[0]]["momentum"].clone()
-    optimizer.found_inf = torch.ones(())
-    steps(optimizer, parameters, [[torch.full((16, 40), torch.nan)]])
-    assert torch.equal(parameters[0], before) and torch.equal(optimizer.state[parameters[0]]["momentum"], momentum)
+
+    def held():
+        return [*parameters, *(state[name] for state in optimizer.state.values() for name in sorted(state))]
+
+    before = [tensor.clone() for tensor in held()]
+    optimizer.grad_scale, optimizer.found_inf = None, torch.ones(())
+    steps(optimizer, parameters, [[torch.full_like(p, torch.nan) for p in parameters]])
+    assert all(map(torch.equal, held(), before))
     optimizer.found_inf = torch.zeros(())
     steps(optimizer, parameters, gradients[1:])
-    assert not torch.equal(parameters[0], before)
+    assert not any(map(torch.equal, parameters, before))
 
 
 def test_the_closure_is_called_with_gradients_on():
