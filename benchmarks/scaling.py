@@ -39,6 +39,7 @@ DENOISER = {"widths": [64, 128, 128], "blocks_per_level": 1, "self_attention": [
             "cross_attention": [False, True, True], "heads_dim": 32, "context_dim": 64}
 PICTURES = 4                 # of the largest side at once
 SIDE_OF_FILES = 128
+STANDARD_ERROR = 2  # where progress goes
 SHORT = ("evaluation=none", "compile=false", "sample_every=null", "log_every=10")
 
 
@@ -99,7 +100,7 @@ def trained(*overrides: str) -> tuple[dict[str, Any], list[dict[str, float]]]:
     with tempfile.TemporaryDirectory() as folder:
         paths = f"paths.runs={folder}", f"paths.cache={folder}/cache"
         command = [sys.executable, "-m", "diffusion.cli", "train", "experiment=cifar_autoencoder"]
-        subprocess.run([*command, *SHORT, *paths, *overrides], check=True, stdout=sys.stderr)
+        subprocess.run([*command, *SHORT, *paths, *overrides], check=True, stdout=STANDARD_ERROR)
         run, = Path(folder).glob("cifar_autoencoder/*")
         return json.loads((run / "results.json").read_text()), list(Csv(run).rows.values())
 

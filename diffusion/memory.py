@@ -7,6 +7,7 @@ page by page. In a virtual machine that gives free pages back to its host this c
 import ctypes
 import platform
 import sys
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -39,6 +40,11 @@ def peak_gib(device: torch.device) -> float | None:
     """The most memory held so far: by tensors on a CUDA device, elsewhere by this process; None where nobody counts."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage counts in what the parent held before it started this program
+        held = next((line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")), None)
+        if held is not None:
+            return int(held) / 2**20
     if sys.platform == "win32":
         return None
     import resource  # Unix only

@@ -9,7 +9,7 @@ matrix, and matrices with a side under 16: a network's first or last layer.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -47,7 +47,7 @@ class Muon(torch.optim.Optimizer):
     fused        AdamW's kernel; with it, an update whose `found_inf` is set moves nothing, as that of torch's own
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.99),
+    def __init__(self, params: Iterable[nn.Parameter], lr: float = 1e-3, betas: Sequence[float] = (0.9, 0.99),
                  momentum: float = 0.95, weight_decay: float = 0.01, eps: float = 1e-8, fused: bool = True):
         if not 0 <= momentum < 1:
             raise ValueError(f"optimizer.momentum: at least 0 and below 1, got {momentum}")
