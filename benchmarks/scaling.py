@@ -37,7 +37,7 @@ SIDES = (32, 64, 128, 256)   # of pictures, which latents have a quarter of
 AUTOENCODER = {"widths": [32, 64, 64], "mid_attention": False}
 DENOISER = {"widths": [64, 128, 128], "blocks_per_level": 1, "self_attention": [False, True, True],
             "cross_attention": [False, True, True], "heads_dim": 32, "context_dim": 64}
-PICTURES = 4                 # of the largest side at once
+PICTURES = 4                 # of each side at once
 SIDE_OF_FILES = 128
 STANDARD_ERROR = 2  # where progress goes
 SHORT = ("evaluation=none", "compile=false", "sample_every=null", "log_every=10")
