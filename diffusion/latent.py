@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from diffusion.acceleration import Acceleration
 from diffusion.conditioning import Conditioning
+from diffusion.data.pictures import at_once, chunks
 from diffusion.denoiser import Denoiser
 from diffusion.discretizations import trailing
 from diffusion.estimate import Denoise, Noise, Sampler, Step
@@ -118,5 +119,6 @@ class LatentDiffusion(nn.Module):
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "b d i j"]) -> UInt8[Tensor, "b c h w"]:
         """Latents to 8-bit pictures."""
+        side = [self.autoencoder.factor * size for size in z.shape[-2:]]
         with self.autocast():
-            return to_uint8(self.autoencoder.decode(z))
+            return torch.cat([to_uint8(self.autoencoder.decode(part)) for part in chunks(z, at_once(*side))])

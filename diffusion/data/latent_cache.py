@@ -17,7 +17,7 @@ from diffusion.acceleration import Acceleration
 from diffusion.checkpoint import atomic, weights_hash
 from diffusion.conditioning import Conditioning
 from diffusion.data.captioned import CaptionedImages
-from diffusion.data.pictures import chunks
+from diffusion.data.pictures import at_once, chunks
 from diffusion.pixels import to_float
 from diffusion.text.clip import CLIP
 
@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 
 @torch.no_grad()
 def moments(autoencoder: nn.Module, images: Tensor, acceleration: Acceleration, *, mirror: bool = False,
-            dtype: torch.dtype = torch.float32, chunk: int = 256) -> Float[Tensor, "n f 2 c h w"]:
+            dtype: torch.dtype = torch.float32) -> Float[Tensor, "n f 2 c h w"]:
     """Whitened mean and standard deviation of the posterior of every picture; f = 2 with the mirrored ones."""
     device, views = next(autoencoder.buffers()).device, (False, True) if mirror else (False,)
     out = []
-    for index in chunks(range(len(images)), chunk):
+    for index in chunks(range(len(images)), at_once(*images.shape[-2:])):
         x = to_float(images[index.start : index.stop].to(device))
         both = []
         for flip in views:

@@ -11,6 +11,8 @@ from diffusion.data.captioned import CaptionedImages
 from diffusion.data.on_demand import OnDemand
 from diffusion.memory import rows_of
 
+AT_ONCE = 250 * 32**2  # pixels that a network sees together outside training
+
 
 def mirrored(images: UInt8[Tensor, "b c h w"], flip: Tensor) -> UInt8[Tensor, "b c h w"]:
     """Pictures with those rows mirrored where flip is True."""
@@ -44,6 +46,12 @@ class Pictures:
 def share(n: int, rank: int, world: int) -> range:
     """The part of 0..n that a rank works on: disjoint, nothing twice."""
     return range(rank * n // world, (rank + 1) * n // world)
+
+
+def at_once(height: int, width: int, most: int = 250) -> int:
+    """How many pictures a network sees together where nothing is learned: the fewer the larger they are, so that no
+    memory grows with a data set or with the square of a picture's side."""
+    return max(1, min(most, AT_ONCE // (height * width)))
 
 
 def chunks(items: Sequence | Tensor, size: int) -> Iterator:

@@ -20,6 +20,7 @@ from diffusion import processes
 from diffusion.data.batches import positions
 from diffusion.data.captioned import CaptionedDataset
 from diffusion.data.on_demand import OnDemand
+from diffusion.data.pictures import at_once, chunks
 from diffusion.evaluation.features import FeatureExtractor
 from diffusion.evaluation.generation import of_this_process, pictures_of
 from diffusion.evaluation.reconstruction import quality, reconstructed
@@ -143,7 +144,9 @@ class Full:
             return {}
 
         def both(images: Tensor) -> Tensor:
-            return torch.stack(list(quality(images, reconstructed(self.model, images)).values()), 1)
+            some = chunks(images, at_once(*images.shape[-2:]))
+            parts = [quality(part, reconstructed(self.model, part)) for part in some]
+            return torch.cat([torch.stack(list(part.values()), 1) for part in parts])
 
         values = self._features(self.data.split("test").images, both, "quality of the autoencoder")
         return dict(zip(("psnr", "ssim"), values.unbind(1), strict=True))

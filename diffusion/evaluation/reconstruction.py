@@ -8,7 +8,7 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from diffusion.data.on_demand import OnDemand
-from diffusion.data.pictures import chunks
+from diffusion.data.pictures import at_once, chunks
 from diffusion.latent import LatentDiffusion
 from diffusion.pixels import to_float
 
@@ -17,7 +17,7 @@ from diffusion.pixels import to_float
 def reconstructed(model: LatentDiffusion, images: UInt8[Tensor, "n c h w"] | OnDemand) -> UInt8[Tensor, "n c h w"]:
     """Through the autoencoder and back."""
     parts = []
-    for part in chunks(images, 128):
+    for part in chunks(images, at_once(*images.shape[-2:], most=128)):
         with model.autocast():
             z = model.autoencoder.encode(to_float(part.to(model.device)))
         parts.append(model.decode(z.float()).cpu())

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from diffusion.data.captioned import CaptionedImages
-from diffusion.data.pictures import chunks
+from diffusion.data.pictures import at_once, chunks
 from diffusion.evaluation.features import FeatureExtractor
 from diffusion.evaluation.metrics.frechet import frechet_distance, frechet_intervals, moments_of
 from diffusion.evaluation.metrics.intervals import GROUPS, Interval
@@ -26,9 +26,9 @@ from diffusion.pixels import to_float
 @torch.no_grad()
 def judged_right(judge: nn.Module, images: UInt8[Tensor, "n c h w"], labels: Tensor) -> Bool[Tensor, " n"]:
     """Whether each picture shows all that its prompt asked for."""
-    device = next(judge.parameters()).device
+    device, size = next(judge.parameters()).device, at_once(*images.shape[-2:])
     return torch.cat([all_right(judge(to_float(some.to(device))), wanted.to(device)).cpu()
-                      for some, wanted in zip(chunks(images, 250), chunks(labels, 250), strict=True)])
+                      for some, wanted in zip(chunks(images, size), chunks(labels, size), strict=True)])
 
 
 def frechet_scores(

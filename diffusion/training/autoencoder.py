@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from diffusion import checkpoint, processes, rng
 from diffusion.data.captioned import CaptionedImages
-from diffusion.data.pictures import Pictures, chunks, share
+from diffusion.data.pictures import Pictures, at_once, chunks, share
 from diffusion.evaluation.reconstruction import quality
 from diffusion.models.autoencoder import KLAutoencoder
 from diffusion.objectives.autoencoder import (
@@ -179,7 +179,8 @@ class AutoencoderTraining(Training):
         return {name: quality[name] for name in ("psnr", "ssim")}
 
     def quality(self, split: CaptionedImages, images: int) -> dict[str, float]:
-        for index in chunks(share(min(images, len(split)), self.rank, self.world), 250):
+        size = at_once(*split.images.shape[-2:])
+        for index in chunks(share(min(images, len(split)), self.rank, self.world), size):
             x = split.images[index.start : index.stop].to(self.device)
             y = self._round_trip(x)
             for name, values in quality(x, y).items():
@@ -202,7 +203,7 @@ class AutoencoderTraining(Training):
         """Measures the statistics that whiten the latents, then the quality on the whole test split."""
         total = square = count = 0
         order = torch.randperm(len(self.train_set), generator=rng.generator(self.seed, 0, "statistics"))
-        for index in chunks(order[: self.statistics_images], 250):
+        for index in chunks(order[: self.statistics_images], at_once(*self.train_set.images.shape[-2:])):
             x = to_float(self.train_set.images[index].to(self.device))
             with self.eager(), self.acceleration.autocast(self.device):
                 posterior = self.model.posterior(self._format(x))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from diffusion import checkpoint, processes
 from diffusion.data.captioned import CaptionedImages
-from diffusion.data.pictures import Pictures, chunks
+from diffusion.data.pictures import Pictures, at_once, chunks
 from diffusion.objectives.contrastive import contrastive_loss, retrieval
 from diffusion.pixels import to_float
 from diffusion.text.clip import SmallCLIP
@@ -86,7 +86,7 @@ class ContrastiveTraining(Training):
         captions = [split.captions[i] for i in first.tolist()]
         text = self.model.text_embedding(self.model.tokenize(captions))
         image = torch.cat([self.model.image_embedding(to_float(split.images[i.start : i.stop].to(self.device)))
-                           for i in chunks(range(len(split)), 500)])
+                           for i in chunks(range(len(split)), at_once(*split.images.shape[-2:]))])
         return retrieval(image, text, which.to(image.device))
 
     def finish(self) -> dict:

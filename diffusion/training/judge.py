@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffusion import checkpoint, rng
-from diffusion.data.pictures import Pictures, chunks, share
+from diffusion.data.pictures import Pictures, at_once, chunks, share
 from diffusion.models.classifier import Classifier
 from diffusion.objectives.classification import all_right, classification_loss
 from diffusion.pixels import to_float
@@ -79,7 +79,8 @@ class JudgeTraining(Training):
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         self.model.eval()
-        for index in chunks(share(len(self.test_set), self.rank, self.world), 500):
+        size = at_once(*self.test_set.images.shape[-2:])
+        for index in chunks(share(len(self.test_set), self.rank, self.world), size):
             x = self._format(to_float(self.test_set.images[index.start : index.stop].to(self.device)))
             with self.eager(), self.acceleration.autocast(self.device):
                 logits = self.model(x)

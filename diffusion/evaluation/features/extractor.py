@@ -22,7 +22,7 @@ class FeatureExtractor(Protocol):
 
 @torch.no_grad()
 def extracted(network: Callable[[Tensor], Tensor], images: UInt8[Tensor, "n c h w"], device: torch.device | str,
-              size: int = 250) -> Float[Tensor, "n d"]:
+              size: int) -> Float[Tensor, "n d"]:
     """The rows of network(part) for parts of `size` pictures, on the CPU: in float32 that is not rounded to TF32.
 
     The size is the extractor's own, not the evaluation's batch, which therefore changes no number.

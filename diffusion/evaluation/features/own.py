@@ -4,6 +4,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from diffusion.checkpoint import weights_hash
+from diffusion.data.pictures import at_once
 from diffusion.evaluation.features.extractor import extracted
 from diffusion.pixels import to_float
 from diffusion.text.clip import CLIP
@@ -19,7 +20,8 @@ class ClipFeatures:
         self.hash = weights_hash(clip)
 
     def __call__(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        return extracted(lambda part: self.clip.image_embedding(to_float(part)), images, self.clip.device)
+        return extracted(lambda part: self.clip.image_embedding(to_float(part)), images, self.clip.device,
+                         at_once(*images.shape[-2:]))
 
 
 class JudgeFeatures:
@@ -33,4 +35,5 @@ class JudgeFeatures:
 
     def __call__(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         device = next(self.judge.parameters()).device
-        return extracted(lambda part: self.judge.features(to_float(part)), images, device)
+        return extracted(lambda part: self.judge.features(to_float(part)), images, device,
+                         at_once(*images.shape[-2:]))
