@@ -15,6 +15,8 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+FEW = 128  # keys: the two ways are equally fast at 256
+
 
 def attend(
     q: Float[Tensor, "b h n d"],
@@ -26,13 +28,14 @@ def attend(
 ) -> Float[Tensor, "b h n d"]:
     """mask is True where a key may be attended to; each row of it needs at least one True.
 
-    Written out where a CPU will run it backwards, because the fused kernel's gradient is twice as slow there,
-    unless `fused`: for gradient checkpointing, below which the compiled written-out form has NaN gradients in
-    bf16 (torch 2.13 on a CPU).
+    Written out on a CPU that will run it backwards, because the fused kernel's gradient is twice as slow there, or
+    that reads few keys in bf16, for which that kernel takes twice as long too. Not where `fused`: for gradient
+    checkpointing, below which the compiled written-out form has NaN gradients in bf16 (torch 2.13 on a CPU).
     """
     if mask is not None:
         mask = rearrange(mask, "b m -> b 1 1 m")
-    if fused or q.device.type != "cpu" or not torch.is_grad_enabled():
+    few = q.dtype == torch.bfloat16 and k.shape[-2] <= FEW
+    if fused or q.device.type != "cpu" or not (torch.is_grad_enabled() or few):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     scores = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
     if mask is not None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffusion.models.attention import Attention, SpatialSelfAttention, SpatialTransformer, attend, keys_kept
+from diffusion.models.attention import FEW, Attention, SpatialSelfAttention, SpatialTransformer, attend, keys_kept
 
 
 def heads(keys=7, dtype=torch.float64):
@@ -23,6 +23,14 @@ def test_written_out_is_fused(mask):
     with torch.no_grad():
         fused = attend(q, k, v, mask)
     torch.testing.assert_close(attend(q, k, v, mask), fused)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("keys", [7, FEW, FEW + 1])
+def test_half_precision_rounds_whatever_the_number_of_keys(keys):
+    halves, mask = [x.bfloat16() for x in heads(keys)], some_mask(keys)
+    exact = attend(*(x.double() for x in halves), mask)
+    torch.testing.assert_close(attend(*halves, mask).double(), exact, atol=0.03, rtol=0.03)
 
 
 @pytest.mark.parametrize("gradients", [True, False])
