@@ -1,19 +1,15 @@
 """Muon is torch's on matrices and AdamW on the rest; nothing bad reaches the weights."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from diffusion.training import muon
+from diffusion.acceleration import Acceleration
+from diffusion.training.base import Training
 from diffusion.training.muon import Muon, is_wide, orthogonalized
-
-
-@pytest.fixture(autouse=True)
-def plain(monkeypatch):
-    """Arithmetic that laws hold in."""
-    monkeypatch.setattr(muon, "has_fast_bf16", lambda device: False)
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 40), (2, 40, 16), (1, 24, 24)])
@@ -45,11 +41,12 @@ def drawn(shapes, count=4, seed=0):
     return parameters, [[torch.randn(shape, generator=generator) for shape in shapes] for _ in range(count)]
 
 
-def test_matrices_move_as_by_torchs_muon(monkeypatch):
-    monkeypatch.setattr(muon, "has_fast_bf16", lambda device: True)  # torch's computes in bf16
+def test_matrices_move_as_by_torchs_muon():
     parameters, gradients = drawn([(16, 40), (48, 20), (16, 40)])
     others = copy.deepcopy(parameters)
-    steps(Muon(parameters, lr=0.01, weight_decay=0.1), parameters, gradients)
+    mine = Muon(parameters, lr=0.01, weight_decay=0.1)
+    mine.compute_dtype = torch.bfloat16  # torch's
+    steps(mine, parameters, gradients)
     steps(torch.optim.Muon(others, lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"), others, gradients)
     for ours, theirs in zip(parameters, others, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=4 * 0.01 * 0.2 * 48**0.5 * 0.02)  # bf16's rounding
@@ -124,6 +121,13 @@ def test_the_closure_is_called_with_gradients_on():
 
     assert optimizer.step(closure) == before.square().sum()
     assert not torch.equal(weight, before)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [
+    ("32", torch.float32), ("16-mixed", torch.float32), ("bf16-mixed", torch.bfloat16)])
+def test_it_computes_in_the_plans_precision(precision, dtype):
+    told = SimpleNamespace(make_optimizer=Muon, acceleration=Acceleration(precision=precision))
+    assert Training.optimizer_of(told, [nn.Parameter(torch.zeros(16, 16))]).compute_dtype == dtype
 
 
 def test_a_momentum_that_is_none_is_refused():

@@ -6,7 +6,7 @@ dropout, which takes no generator, is seeded anew from (seed, step, slice) befor
 
 import abc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -107,8 +107,15 @@ class Training(pl.LightningModule, abc.ABC):
         torch.manual_seed(rng.number(self.seed, batch["step"], f"dropout {batch['rows'][0]}"))
         return self.loss(batch)
 
+    def optimizer_of(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """In the plan's precision, where it computes with more than element-wise operations."""
+        optimizer = self.make_optimizer(parameters)
+        if hasattr(optimizer, "compute_dtype") and self.acceleration.dtype == torch.bfloat16:
+            optimizer.compute_dtype = torch.bfloat16
+        return optimizer
+
     def configure_optimizers(self) -> dict:
-        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+        optimizer = self.optimizer_of([p for p in self.parameters() if p.requires_grad])
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.lr(step, self.steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -4,8 +4,8 @@
     W <- (1 - lr wd) W - lr 0.2 sqrt(max(rows, columns)) O
 
 The factor makes an update as large as AdamW's (Liu et al. 2025, Section 2.2), so its learning rate and weight decay
-serve both. A convolution's weight is the matrix of its outputs by all that they read. AdamW moves what is no
-matrix, and matrices with a side under 16: a network's first or last layer.
+serve both. A convolution's weight is the matrix of its outputs by all that they read. AdamW moves what is no matrix,
+and what has a side under 16, as a U-Net's last convolution.
 """
 
 from collections import defaultdict
@@ -16,17 +16,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from diffusion.machine import has_fast_bf16
-
 QUINTIC = (3.4445, -4.7750, 2.0315)  # a x + b x^3 + c x^5: steep at 0, so that small singular values grow fast
 NARROW = 16
 
 
-def orthogonalized(matrices: Float[Tensor, "k m n"], turns: int = 5) -> Float[Tensor, "k m n"]:
+def orthogonalized(matrices: Float[Tensor, "k m n"], dtype: torch.dtype = torch.float32, turns: int = 5
+                   ) -> Float[Tensor, "k m n"]:
     """Each matrix with its singular values brought near 1: to between 0.68 and 1.21 where they are 1/500 of its norm
-    or more. In bf16 where that is fast: the iteration forgives rounding."""
+    or more. The iteration, computed in `dtype`, forgives the rounding of bfloat16."""
     a, b, c = QUINTIC
-    x = matrices.bfloat16() if has_fast_bf16(matrices.device) else matrices
+    x = matrices.to(dtype)
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     if tall := x.shape[1] > x.shape[2]:
         x = x.mT
@@ -45,7 +44,11 @@ class Muon(torch.optim.Optimizer):
     """betas, eps   AdamW's
     momentum     mu of the matrices
     fused        AdamW's kernel; with it, an update whose `found_inf` is set moves nothing, as that of torch's own
+
+    It orthogonalizes in `compute_dtype`, which a training sets to its plan's (bfloat16 where that is fast).
     """
+
+    compute_dtype = torch.float32
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float = 1e-3, betas: Sequence[float] = (0.9, 0.99),
                  momentum: float = 0.95, weight_decay: float = 0.01, eps: float = 1e-8, fused: bool = True):
@@ -81,7 +84,8 @@ class Muon(torch.optim.Optimizer):
                 gradients = [torch.where(found_inf > 0, m, g) for m, g in zip(momenta, gradients, strict=True)]
             torch._foreach_lerp_(momenta, gradients, 1 - mu)
             looking_ahead = torch._foreach_lerp(gradients, momenta, mu)  # Nesterov's
-            moves = orthogonalized(torch.stack([m.reshape(rows, columns) for m in looking_ahead]))
+            moves = orthogonalized(torch.stack([m.reshape(rows, columns) for m in looking_ahead]),
+                                   self.compute_dtype)
             size, decay = 0.2 * max(rows, columns) ** 0.5, lr * group["weight_decay"]
             if found_inf is not None:
                 moves, decay = moves * (1 - found_inf), decay * (1 - found_inf)

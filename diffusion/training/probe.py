@@ -16,7 +16,7 @@ def seconds_per_update(training: Training, repeats: int = 5) -> float:
     if not training.automatic_optimization:
         raise ValueError("budget: not measured where two networks learn in turn (task.discriminator); give steps=")
     network, example = training.accelerated()
-    optimizer = training.make_optimizer([p for p in network.parameters() if p.requires_grad])
+    optimizer = training.optimizer_of([p for p in network.parameters() if p.requires_grad])
     for group in optimizer.param_groups:
         group["lr"] = 0.0
     device = next(network.parameters()).device
