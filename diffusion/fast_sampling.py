@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diffusion.conditioning import Conditioning
 from diffusion.denoiser import Denoiser
-from diffusion.models.attention import keys_kept, refresh_keys
+from diffusion.models.attention import keys_kept, keys_told, refresh_keys
 from diffusion.network import Network
 
 log = logging.getLogger(__name__)
@@ -27,18 +27,16 @@ WRONG = {True: 0.05, False: 1e-3}  # relative error of a compiled pass, in autoc
 
 
 class Recording:
-    """network(x, label, cond) at the shapes and in the autocast of the first call, as a CUDA graph; no gradients.
+    """network(x, label, cond) at the shapes and in the autocast of the first call, as a CUDA graph; no gradients. Keys
+    and values of the tokens are computed once per prompt, outside the graph."""
 
-    keep  keys and values of the tokens are computed once per prompt, outside the graph
-    """
-
-    def __init__(self, network: Network, keep: bool, run: Pass, x: Tensor, label: Tensor, cond: Conditioning | None):
+    def __init__(self, network: Network, run: Pass, x: Tensor, label: Tensor, cond: Conditioning | None):
         self.told = cond
         self.x, self.label = x.clone(), label.clone()
         self.cond = None if cond is None else cond.map(torch.clone)
         # weights that autocast has cast and kept would be gone at the next replay
         inside = torch.autocast("cuda", torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda"), False)
-        with torch.cuda.device(x.device), inside, keys_kept(network, keep) as self.keys:
+        with torch.cuda.device(x.device), inside, keys_kept(network) as self.keys:
             aside = torch.cuda.Stream()
             aside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(aside):
@@ -77,7 +75,7 @@ class FastNetwork:
         parts = () if cond is None else tuple((name, v.shape) for name, v in vars(cond).items() if v is not None)
         key = x.shape, x.dtype, parts, torch.is_autocast_enabled(x.device.type)
         if key not in self.ways:
-            self.ways[key] = self._way(self.network, True, x, label, cond)
+            self.ways[key] = self._way(self.network, x, label, cond)
         if key in self.untried:
             self.untried.remove(key)
             self.ways[key] = self._better(self.ways[key], x, label, cond)
@@ -87,21 +85,21 @@ class FastNetwork:
         """At the next pass of every shape seen so far: taken where it is right and faster."""
         self.untried = set(self.ways)
 
-    def _way(self, run: Pass, keep: bool, x: Tensor, label: Tensor, cond: Conditioning | None) -> Pass:
-        return Recording(self.network, keep, run, x, label, cond) if x.is_cuda else run
+    def _way(self, run: Pass, x: Tensor, label: Tensor, cond: Conditioning | None) -> Pass:
+        return Recording(self.network, run, x, label, cond) if x.is_cuda else run
 
     def _better(self, way: Pass, *inputs) -> Pass:
-        """The compiled way, or this one. Compiled networks keep no keys: what they read would change under them."""
+        """The compiled way, or this one."""
         autocast = torch.is_autocast_enabled(inputs[0].device.type)
         quick = torch.compile(self.network, dynamic=False)
 
-        def compiled(*inputs) -> Tensor:
-            with keys_kept(self.network, False):
-                return quick(*inputs)
+        def compiled(x: Tensor, label: Tensor, cond: Conditioning | None) -> Tensor:
+            with keys_told(self.network, None if cond is None else cond.tokens):
+                return quick(x, label, cond)
 
         began = time.perf_counter()
         try:
-            other = self._way(compiled, False, *inputs)
+            other = self._way(compiled, *inputs)
             other(*inputs)  # it compiles here
         except Exception as error:  # no compiler, or one that fails: what was drawn so far must not be lost
             log.warning("the network could not be compiled, it goes on uncompiled: %s", str(error).splitlines()[0])

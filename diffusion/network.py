@@ -13,8 +13,8 @@ from diffusion.conditioning import Conditioning
 class Network(Protocol):
     """`label` stands for t (`Parameterization.label`); x comes scaled (`Parameterization.input_scale`).
 
-    A network whose course does not depend on the values it is given may say so, `recordable = True`: it is then
-    recorded and compiled for sampling (`fast_sampling`).
+    A network whose course does not depend on the values it is given, and whose `Attention` reads cond.tokens as they
+    are, may say so, `recordable = True`: it is then recorded and compiled for sampling (`fast_sampling`).
     """
 
     def __call__(

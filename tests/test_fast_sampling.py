@@ -13,6 +13,7 @@ from diffusion.evaluation import generation
 from diffusion.evaluation.generation import generate_many, pictures_of
 from diffusion.fast_sampling import fast
 from diffusion.latent import LatentDiffusion, Sampling
+from diffusion.models.attention import keys_kept
 from diffusion.models.dit import DiT
 from diffusion.models.identity import Identity
 from diffusion.models.unet import UNet
@@ -130,10 +131,14 @@ def test_our_networks_compile_to_the_same_function_prompt_after_prompt(network, 
             parameter.add_(0.05 * torch.randn_like(parameter))
     denoiser, t = Denoiser(network.eval(), Cosine(), V()), torch.tensor(0.5, dtype=torch.float64)
     x, first, second = torch.randn(2, 3, 8, 8), *(Conditioning(tokens) for tokens in torch.randn(2, 2, 5, 16))
-    with torch.no_grad(), fast(denoiser) as ways:
+    with torch.no_grad(), fast(denoiser) as ways, keys_kept(network) as keys:
         plain = [denoiser.predict(x, t, cond) for cond in (first, second)]
         ways.try_compiled()
         compiled = [denoiser.predict(x, t, cond) for cond in (first, second)]
         assert next(seconds, None) is None
+        for _, _, values in (one for _, kept in keys for one in kept.values()):
+            values.zero_()
+        unlike = denoiser.predict(x, t, second)  # it reads what was kept
     for a, b in zip(plain, compiled, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(unlike, plain[1], rtol=1e-2, atol=1e-2)

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 FEW = 128  # keys: the two ways are equally fast at 256
+Kept = dict[int, tuple[Tensor, Tensor, Tensor]]
 
 
 def attend(
@@ -54,8 +55,9 @@ class Attention(nn.Module):
     def __init__(self, dim: int, *, heads: int, context_dim: int | None = None, bias: bool = False,
                  qk_norm: bool = False, fused: bool = False):
         super().__init__()
-        self.heads, self.fused = heads, fused
-        self.kept: dict[int, tuple[Tensor, Tensor, Tensor]] | None = None  # see keys_kept
+        self.heads, self.fused, self.to_tokens = heads, fused, context_dim is not None
+        self.kept: Kept | None = None  # see keys_kept
+        self.told: tuple[Tensor, Tensor] | None = None  # see keys_told
         self.to_q = nn.Linear(dim, dim, bias=bias)
         self.to_k = nn.Linear(context_dim or dim, dim, bias=bias)
         self.to_v = nn.Linear(context_dim or dim, dim, bias=bias)
@@ -71,18 +73,24 @@ class Attention(nn.Module):
         q = self._of_heads(self.to_q(x), self.norm_q)
         if context is None:
             k, v = self.keys_and_values(x)
+        elif self.told is not None:
+            k, v = self.told
         elif self.kept is None:
             k, v = self.keys_and_values(context)
         else:
-            if id(context) not in self.kept:  # the context beside them, so that nothing else gets its id
-                self.kept[id(context)] = (context, *self.keys_and_values(context))
-            _, k, v = self.kept[id(context)]
+            k, v = self.kept_keys(context)
         return self.to_out(rearrange(attend(q, k, v, mask, fused=self.fused), "b h n d -> b n (h d)"))
 
     def keys_and_values(
         self, context: Float[Tensor, "b l e"]
     ) -> tuple[Float[Tensor, "b h l c"], Float[Tensor, "b h l c"]]:
         return self._of_heads(self.to_k(context), self.norm_k), self._of_heads(self.to_v(context), None)
+
+    def kept_keys(self, context: Float[Tensor, "b l e"]) -> tuple[Float[Tensor, "b h l c"], Float[Tensor, "b h l c"]]:
+        """Computed unless they were before."""
+        if id(context) not in self.kept:  # the context beside them, so that nothing else gets its id
+            self.kept[id(context)] = (context, *self.keys_and_values(context))
+        return self.kept[id(context)][1:]
 
     def _of_heads(self, y: Float[Tensor, "b n d"], norm: nn.Module | None) -> Float[Tensor, "b h n c"]:
         y = rearrange(y, "b n (h c) -> b n h c", h=self.heads)
@@ -91,23 +99,34 @@ class Attention(nn.Module):
         return rearrange(y, "b n h c -> b h n c")
 
 
-Kept = dict[int, tuple[Tensor, Tensor, Tensor]]
-
-
 @contextlib.contextmanager
-def keys_kept(network: nn.Module, keep: bool = True) -> Iterator[list[tuple[Attention, Kept]]]:
+def keys_kept(network: nn.Module) -> Iterator[list[tuple[Attention, Kept]]]:
     """Within, attention to one and the same tensor of tokens computes its keys and values once: for sampling, whose
-    steps all read the same prompts with the same weights. Gives what each layer keeps. Without
-    `keep`, nothing is kept inside."""
+    steps all read the same prompts with the same weights. Gives what each layer keeps."""
     layers = [module for module in network.modules() if isinstance(module, Attention)]
     before = [layer.kept for layer in layers]
     for layer in layers:
-        layer.kept = {} if keep else None
+        layer.kept = {}
     try:
-        yield [(layer, layer.kept) for layer in layers] if keep else []
+        yield [(layer, layer.kept) for layer in layers]
     finally:
         for layer, kept in zip(layers, before, strict=True):
             layer.kept = kept
+
+
+@contextlib.contextmanager
+def keys_told(network: nn.Module, tokens: Float[Tensor, "b l e"] | None) -> Iterator[None]:
+    """Within, all that attends to anything but itself attends to these tokens, by the keys that are kept: for a
+    compiled pass, which can read them, but not look them up."""
+    layers = [module for module in network.modules()
+              if isinstance(module, Attention) and module.to_tokens and module.kept is not None]
+    for layer in layers if tokens is not None else ():
+        layer.told = layer.kept_keys(tokens)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.told = None
 
 
 def refresh_keys(keys: list[tuple[Attention, Kept]]) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from diffusion.models.attention import FEW, Attention, SpatialSelfAttention, SpatialTransformer, attend, keys_kept
 
@@ -26,11 +27,14 @@ def test_written_out_is_fused(mask):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("keys", [7, FEW, FEW + 1])
-def test_half_precision_rounds_whatever_the_number_of_keys(keys):
+@pytest.mark.parametrize(("keys", "fused"), [(7, 0), (FEW, 0), (FEW + 1, 1)])
+def test_half_precision_rounds_whatever_the_number_of_keys(keys, fused, monkeypatch):
+    calls, kernel = [], F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *x, **y: calls.append(x[0].dtype) or kernel(*x, **y))
     halves, mask = [x.bfloat16() for x in heads(keys)], some_mask(keys)
     exact = attend(*(x.double() for x in halves), mask)
     torch.testing.assert_close(attend(*halves, mask).double(), exact, atol=0.03, rtol=0.03)
+    assert calls.count(torch.bfloat16) == fused
 
 
 @pytest.mark.parametrize("gradients", [True, False])
