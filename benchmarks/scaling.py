@@ -2,12 +2,16 @@
 
     python -m benchmarks.scaling [--size small] [--rounds 3] [--pictures 500 2000 8000] [--device auto]
 
-Each exponent k is the slope of log(seconds) over log(size): seconds ~ size^k. The size of a resolution is the side of a
-picture, so 2 is what convolutions cost. Memory is the most that a training held, its program and activations included.
+Each exponent k is that of the last step up, to the largest size: seconds ~ size^k; smaller sizes are held up by what
+costs the same at every size. The size of a resolution is the side of a picture, so 2 is what convolutions cost.
+Processes share out the machine's cores, or its GPUs. Memory is the most that an autoencoder's training held, its
+program and activations included.
 """
 
 import argparse
 import json
+import math
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,7 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,6 +37,7 @@ from diffusion.sampling import device_named
 BATCHES, TOKEN_COUNTS, WIDER = (8, 16, 32, 64), (1, 19, 77, 154, 308), (1, 2, 3, 4)
 BATCH = 16                   # where something else is varied
 SIDES = (32, 64, 128, 256)   # of pictures, which latents have a quarter of
+PARTS = ("an update", "encoding", "decoding")
 AUTOENCODER = {"widths": [32, 64, 64], "mid_attention": False}
 DENOISER = {"widths": [64, 128, 128], "blocks_per_level": 1, "self_attention": [False, True, True],
             "cross_attention": [False, True, True], "heads_dim": 32, "context_dim": 64}
@@ -71,18 +75,20 @@ def coded(way: Callable[[Tensor], Any], x: Tensor, plan: Acceleration) -> Callab
     return call
 
 
-def by_resolution(plan: Acceleration, device: torch.device) -> dict[str, dict[int, Callable[[], Any]]]:
-    """Of each part, a call per side."""
+def by_resolution(part: str, plan: Acceleration, device: torch.device) -> dict[int, Callable[[], Any]]:
+    """A call of this part per side."""
     autoencoder = KLAutoencoder(**AUTOENCODER).to(device, memory_format=plan.memory_format).eval()
-    calls: dict[str, dict[int, Callable[[], Any]]] = {"an update": {}, "encoding": {}, "decoding": {}}
-    for side in SIDES:
+
+    def call(side: int) -> Callable[[], Any]:
         latent = side // autoencoder.factor
-        x = torch.randn(PICTURES, 3, side, side, device=device).contiguous(memory_format=plan.memory_format)
-        z = torch.randn(PICTURES, 4, latent, latent, device=device).contiguous(memory_format=plan.memory_format)
-        calls["an update"][side] = update(DENOISER, plan, device, batch=PICTURES, side=latent)
-        calls["encoding"][side] = coded(autoencoder.encode, x, plan)
-        calls["decoding"][side] = coded(autoencoder.decode, z, plan)
-    return calls
+        if part == "an update":
+            return update(DENOISER, plan, device, batch=PICTURES, side=latent)
+        way, shape = {"encoding": (autoencoder.encode, (3, side, side)),
+                      "decoding": (autoencoder.decode, (4, latent, latent))}[part]
+        x = torch.randn(PICTURES, *shape, device=device).contiguous(memory_format=plan.memory_format)
+        return coded(way, x, plan)
+
+    return {side: call(side) for side in SIDES}
 
 
 def timed(calls: Mapping[int, Callable[[], Any]], rounds: int, device: torch.device) -> dict[int, float]:
@@ -91,7 +97,9 @@ def timed(calls: Mapping[int, Callable[[], Any]], rounds: int, device: torch.dev
 
 
 def exponent(seconds: Mapping[int, float]) -> float:
-    return float(np.polyfit(np.log(list(seconds)), np.log(list(seconds.values())), 1)[0])
+    """Of the last step up."""
+    (n, before), (m, after) = sorted(seconds.items())[-2:]
+    return math.log(after / before) / math.log(m / n)
 
 
 def trained(*overrides: str) -> tuple[dict[str, Any], list[dict[str, float]]]:
@@ -110,7 +118,8 @@ def with_processes(count: int, device: torch.device) -> float:
     accelerator = "gpu" if device.type == "cuda" else "cpu"
     _, rows = trained("data=shapes", "data.train=512", "data.test=100", "trainer=ddp", f"trainer.devices={count}",
                       f"trainer.accelerator={accelerator}", "steps=60")
-    return max(row["train/images_per_second"] for row in rows if "train/images_per_second" in row)
+    rates = [row["train/images_per_second"] for row in rows if "train/images_per_second" in row]
+    return statistics.median(rates[1:])  # the first waits for memory
 
 
 def memory(source: Path, streaming: bool) -> float:
@@ -132,13 +141,14 @@ def main() -> None:
     plan, (config, side) = choose("auto", False, device), SIZES[asked.size]
     torch.manual_seed(0)
     make = partial(update, plan=plan, device=device, side=side)
-    sizes = {
-        "images": {batch: make(config, batch=batch) for batch in BATCHES},
-        "tokens": {count: make(config, tokens=count) for count in TOKEN_COUNTS},
-        "parameters": {parameters(wide): make(wide) for wide in (wider(DENOISER, times) for times in WIDER)},
-        **{f"resolution, {part}": calls for part, calls in by_resolution(plan, device).items()},
+    wide = [wider(DENOISER, times) for times in WIDER]
+    axes = {  # made when they are timed, and freed then
+        "images": lambda: {batch: make(config, batch=batch) for batch in BATCHES},
+        "tokens": lambda: {count: make(config, tokens=count) for count in TOKEN_COUNTS},
+        "parameters": lambda: {parameters(some): make(some) for some in wide},
+        **{f"resolution, {part}": partial(by_resolution, part, plan, device) for part in PARTS},
     }
-    seconds = {name: timed(calls, asked.rounds, device) for name, calls in sizes.items()}
+    seconds = {name: timed(calls(), asked.rounds, device) for name, calls in axes.items()}
     processes = {count: with_processes(count, device) for count in (1, 2)
                  if device.type != "cuda" or count <= torch.cuda.device_count()}
     held: dict[str, dict[int, float]] = {"in memory": {}, "streaming": {}}

@@ -6,14 +6,17 @@ documentation, on the same CIFAR-10, scored alike.
 Quality: of n pictures, the share that the judge recognises as their class, and the Frechet distance on the judge's
 features to the test split. Our clock is the command's: start-up, autoencoder, text encoder, caches, compiling, updates.
 The rival's is that of its updates and, on latents, of our autoencoder and its latents. Neither counts the judge, or the
-pictures. our_minutes: the shortest of our runs that is as good in both as the rival's shortest; null where none is.
+pictures. pairs: for each run of the rival, the shortest of ours that is as good in both; null where none is.
+rival_minutes, our_minutes: the rival's shortest.
 
 Either side can run alone (`--minutes` or `--ours` without numbers): the result, and its figure, keep what was measured
-on the same machine before.
+before by the same judge on a machine of the same make and speed. Beside them lie pictures of each run, eight of each
+class.
 """
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -27,17 +30,18 @@ from torch import Tensor
 
 from benchmarks.record import RESULTS, machine, record, rounded
 from benchmarks.rival import Rival
-from benchmarks.timing import say
+from benchmarks.timing import convolution_rate, say
 from diffusion import pipeline
 from diffusion.acceleration import choose
 from diffusion.checkpoint import load
 from diffusion.cli import CONFIGS, composed
 from diffusion.config import build
 from diffusion.data.latent_cache import moments
-from diffusion.data.pictures import mirrored
+from diffusion.data.pictures import MOST, chunks, mirrored
 from diffusion.evaluation.features import JudgeFeatures
 from diffusion.evaluation.generation import generate_many, pictures_of
 from diffusion.evaluation.scores import distance, judged_right
+from diffusion.grids import labelled
 from diffusion.latent import Sampling
 from diffusion.loading import load_model
 from diffusion.memory import keep_freed_memory
@@ -46,6 +50,7 @@ from diffusion.reporting.figure import write_figure
 from diffusion.reporting.plot import Line, Plot
 from diffusion.sampling import device_named
 
+SHOWN = 8  # pictures of each class
 RIVAL_SCALE = 2.0  # of guidance; ours is the default, 3
 Runs = dict[str, dict[str, Any]]  # by the minutes that were asked for
 
@@ -68,7 +73,12 @@ class Contest:
         self.prompts, self.features = data.prompts("classes", n, 1), JudgeFeatures(self.judge)
         self.reference = self.features(data.split("test").images)
 
-    def scored(self, pictures: Tensor) -> dict[str, float]:
+    def scored(self, pictures: Tensor, run: str) -> dict[str, float]:
+        """What they are worth; some of them are kept to be looked at."""
+        of_class = self.prompts.labels[:, 0]
+        rows = [(name, pictures[of_class == i][:SHOWN]) for i, name in enumerate(self.data.heads["class"])]
+        RESULTS.mkdir(exist_ok=True)
+        labelled(rows, SHOWN).save(RESULTS / f"time_to_quality_{self.device.type}_{run}.png", optimize=True)
         found = distance(self.features(pictures), self.reference)
         right = judged_right(self.judge, pictures, self.prompts.labels).float().mean().item()
         return {"class_agreement": right, "frechet": found.value, "frechet_low": found.low, "frechet_high": found.high}
@@ -86,7 +96,7 @@ class Contest:
             model = load_model(file).to(self.device)
         model.accelerate(choose("auto", False, self.device))
         pictures = generate_many(model, pictures_of(self.prompts.captions, 1), Sampling(steps=steps))
-        return {"minutes": took, "steps": file.facts["steps"], **self.scored(pictures)}
+        return {"minutes": took, "steps": file.facts["steps"], **self.scored(pictures, f"ours_{minutes:g}")}
 
     def rival(self, minutes: float, latents: bool, steps: int) -> dict[str, Any]:
         """The rival's updates, on pixels or on the latents of our autoencoder."""
@@ -115,23 +125,26 @@ class Contest:
         drawn = rival.sample(self.prompts.labels[:, 0], steps=steps, scale=RIVAL_SCALE)
         seconds = time.perf_counter() - began
         with torch.no_grad():
-            pictures = to_uint8(drawn if autoencoder is None else autoencoder.decode(drawn)).cpu()
+            parts = [drawn] if autoencoder is None else [autoencoder.decode(z) for z in chunks(drawn, MOST)]
+        pictures = torch.cat([to_uint8(x).cpu() for x in parts])
         return {"minutes": took, "steps": rival.updates, "parameters": rival.parameters, "seconds_to_sample": seconds,
-                **self.scored(pictures)}
+                **self.scored(pictures, f"{'latents' if latents else 'pixels'}_{minutes:g}")}
 
 
-def earlier(name: str, same: dict[str, Any]) -> dict[str, Any]:
-    """A result from before, where it was measured in the same way on the same machine."""
-    path = RESULTS / f"{name}.json"
+def earlier(path: Path, same: dict[str, Any], speed: float) -> dict[str, Any]:
+    """A result from before, where it was measured in the same way and the machine's convolutions were as fast, to a
+    fifth."""
     found = json.loads(path.read_text()) if path.exists() else {}
-    return found if all(found.get(key) == value for key, value in same.items()) else {}
+    alike = all(found.get(key) == value for key, value in same.items())
+    return found if alike and abs(math.log(found.get("convolution_gflops", 0.001) / speed)) < math.log(1.2) else {}
 
 
 def overtaken(ours: Runs, rival: dict[str, Runs]) -> list[dict[str, Any]]:
     """Per run of the rival, the minutes of the shortest of ours that is as good."""
     return [{"rival": kind, "rival_minutes": theirs["minutes"],
              "our_minutes": min((run["minutes"] for run in ours.values() if as_good(run, theirs)), default=None)}
-            for kind, runs in rival.items() for theirs in sorted(runs.values(), key=lambda run: run["minutes"])]
+            for kind, theirs in sorted(((kind, run) for kind, runs in rival.items() for run in runs.values()),
+                                       key=lambda one: one[1]["minutes"])]
 
 
 def as_good(run: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -159,23 +172,28 @@ def main() -> None:
     asked = parser.parse_args()
     keep_freed_memory()
     device = device_named(asked.device)
-    name = f"time_to_quality_{device.type}"
-    before = earlier(name, {"n": asked.n, "steps": asked.steps, "machine": machine(device)})
-    ours, rival = before.get("ours", {}), before.get("rival", {})
     with hydra.initialize_config_dir(CONFIGS, version_base="1.3"):
         contest = Contest(asked.judge, asked.n, device)
+        name, speed = f"time_to_quality_{device.type}", convolution_rate(device)
+        same = {"n": asked.n, "steps": asked.steps, "rival_guidance": RIVAL_SCALE, "judge": contest.features.hash}
+        before = earlier(RESULTS / f"{name}.json", same | {"machine": machine(device)}, speed)
+        ours, rival = before.get("ours", {}), before.get("rival", {})
         for minutes in asked.ours:
             ours[f"{minutes:g}"] = contest.ours(minutes, asked.steps)
-            say(f"ours: {ours[f'{minutes:g}']}")
+            write(name, same, speed, ours, rival, device)
         for minutes in asked.minutes:
             theirs = contest.rival(minutes, asked.rival == "latents", asked.steps)
             rival.setdefault(asked.rival, {})[f"{minutes:g}"] = theirs
-            say(f"rival: {theirs}")
+            write(name, same, speed, ours, rival, device)
+
+
+def write(name: str, same: dict[str, Any], speed: float, ours: Runs, rival: dict[str, Runs], device: torch.device
+          ) -> None:
+    """After every run, so that none is lost with a later one."""
     pairs = overtaken(ours, rival)
     first = pairs[0] if pairs else {"rival_minutes": None, "our_minutes": None}
-    record(name, rounded({
-        "rival_minutes": first["rival_minutes"], "our_minutes": first["our_minutes"], "pairs": pairs, "n": asked.n,
-        "steps": asked.steps, "rival_guidance": RIVAL_SCALE, "ours": ours, "rival": rival}), device)
+    record(name, rounded({"rival_minutes": first["rival_minutes"], "our_minutes": first["our_minutes"], "pairs": pairs,
+                          "ours": ours, "rival": rival, **same, "convolution_gflops": speed}), device)
     for score in ("class_agreement", "frechet"):
         write_figure(RESULTS / f"{name}_{score}.svg", curve(score, ours, rival))
 
