@@ -20,7 +20,7 @@ from diffusion.evaluation.scores import frechet_scores, judged_right
 from diffusion.grids import labelled
 from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.loading import load_model, with_guide
-from diffusion.machine import machine_speed
+from diffusion.machine import slower_than_reference
 from diffusion.memory import keep_freed_memory
 from diffusion.progress import duration, progress
 from diffusion.refusals import refuse_early, refuse_numbers
@@ -70,7 +70,7 @@ def judge_stage(stage: Stage, choices, overrides, compose, data) -> Stage | None
 
 def announce(stage: Stage, judge: Stage | None) -> None:
     """The plan, with what each stage will take here: seconds per step of the reference machine, scaled by a probe."""
-    slower = machine_speed(device_of(stage.cfg)) if not all(s.finished() for s in stage.walk()) else 1.0
+    slower = slower_than_reference(device_of(stage.cfg)) if not all(s.finished() for s in stage.walk()) else 1.0
     log.info("plan:")
     total = 0.0
     for part in [*stage.walk(), *([judge] if judge else [])]:
