@@ -119,6 +119,6 @@ class LatentDiffusion(nn.Module):
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "b d i j"]) -> UInt8[Tensor, "b c h w"]:
         """Latents to 8-bit pictures."""
-        side = [self.autoencoder.factor * size for size in z.shape[-2:]]
+        some = chunks(z, at_once(z, self.autoencoder.factor))
         with self.autocast():
-            return torch.cat([to_uint8(self.autoencoder.decode(part)) for part in chunks(z, at_once(*side))])
+            return torch.cat([to_uint8(self.autoencoder.decode(part)) for part in some])

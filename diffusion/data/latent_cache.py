@@ -29,8 +29,8 @@ def moments(autoencoder: nn.Module, images: Tensor, acceleration: Acceleration, 
             dtype: torch.dtype = torch.float32) -> Float[Tensor, "n f 2 c h w"]:
     """Whitened mean and standard deviation of the posterior of every picture; f = 2 with the mirrored ones."""
     device, views = next(autoencoder.buffers()).device, (False, True) if mirror else (False,)
-    out = []
-    for index in chunks(range(len(images)), at_once(*images.shape[-2:])):
+    out = None
+    for index in chunks(range(len(images)), at_once(images)):
         x = to_float(images[index.start : index.stop].to(device))
         both = []
         for flip in views:
@@ -39,8 +39,11 @@ def moments(autoencoder: nn.Module, images: Tensor, acceleration: Acceleration, 
                 posterior = autoencoder.posterior(view)
             std = (0.5 * posterior.log_var.float()).exp() / autoencoder.scale
             both.append(torch.stack([autoencoder.whiten(posterior.mean.float()), std], 1))
-        out.append(torch.stack(both, 1).to(dtype).cpu())
-    return torch.cat(out)
+        some = torch.stack(both, 1)
+        if out is None:
+            out = torch.empty(len(images), *some.shape[1:], dtype=dtype)
+        out[index.start : index.stop] = some
+    return out
 
 
 @torch.no_grad()

@@ -11,7 +11,8 @@ from diffusion.data.captioned import CaptionedImages
 from diffusion.data.on_demand import OnDemand
 from diffusion.memory import rows_of
 
-AT_ONCE = 250 * 32**2  # pixels that a network sees together outside training
+MOST = 250
+AT_ONCE = MOST * 32**2  # pixels that a network sees together outside training
 
 
 def mirrored(images: UInt8[Tensor, "b c h w"], flip: Tensor) -> UInt8[Tensor, "b c h w"]:
@@ -48,10 +49,11 @@ def share(n: int, rank: int, world: int) -> range:
     return range(rank * n // world, (rank + 1) * n // world)
 
 
-def at_once(height: int, width: int, most: int = 250) -> int:
-    """How many pictures a network sees together where nothing is learned: the fewer the larger they are, so that no
-    memory grows with a data set or with the square of a picture's side."""
-    return max(1, min(most, AT_ONCE // (height * width)))
+def at_once(images: Tensor | OnDemand, factor: int = 1) -> int:
+    """How many pictures a network sees together where nothing is learned, `factor` times as high and wide as these: the
+    fewer the larger they are, so that its memory is that of AT_ONCE pixels, or of one picture that has more."""
+    height, width = (factor * side for side in images.shape[-2:])
+    return max(1, min(MOST, AT_ONCE // (height * width)))
 
 
 def chunks(items: Sequence | Tensor, size: int) -> Iterator:

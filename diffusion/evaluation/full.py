@@ -144,7 +144,7 @@ class Full:
             return {}
 
         def both(images: Tensor) -> Tensor:
-            some = chunks(images, at_once(*images.shape[-2:]))
+            some = chunks(images, at_once(images))
             parts = [quality(part, reconstructed(self.model, part)) for part in some]
             return torch.cat([torch.stack(list(part.values()), 1) for part in parts])
 

@@ -17,7 +17,7 @@ from diffusion.pixels import to_float
 def reconstructed(model: LatentDiffusion, images: UInt8[Tensor, "n c h w"] | OnDemand) -> UInt8[Tensor, "n c h w"]:
     """Through the autoencoder and back."""
     parts = []
-    for part in chunks(images, at_once(*images.shape[-2:], most=128)):
+    for part in chunks(images, at_once(images)):
         with model.autocast():
             z = model.autoencoder.encode(to_float(part.to(model.device)))
         parts.append(model.decode(z.float()).cpu())

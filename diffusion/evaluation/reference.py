@@ -25,7 +25,7 @@ from diffusion.data.pictures import chunks, share
 from diffusion.evaluation.features import FeatureExtractor
 from diffusion.evaluation.metrics.frechet import Moments, moments_of
 
-CHUNK = 250  # pictures that an extractor sees at once
+CHUNK = 250  # pictures that are read together
 
 
 @dataclasses.dataclass(frozen=True)

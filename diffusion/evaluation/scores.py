@@ -26,7 +26,7 @@ from diffusion.pixels import to_float
 @torch.no_grad()
 def judged_right(judge: nn.Module, images: UInt8[Tensor, "n c h w"], labels: Tensor) -> Bool[Tensor, " n"]:
     """Whether each picture shows all that its prompt asked for."""
-    device, size = next(judge.parameters()).device, at_once(*images.shape[-2:])
+    device, size = next(judge.parameters()).device, at_once(images)
     return torch.cat([all_right(judge(to_float(some.to(device))), wanted.to(device)).cpu()
                       for some, wanted in zip(chunks(images, size), chunks(labels, size), strict=True)])
 

@@ -162,7 +162,7 @@ class AutoencoderTraining(Training):
     def configure_optimizers(self):
         if self.discriminator is None:
             return super().configure_optimizers()
-        optimizers = [self.make_optimizer(m.parameters()) for m in (self.model, self.discriminator)]
+        optimizers = [self.optimizer_of(m.parameters()) for m in (self.model, self.discriminator)]
         schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: self.lr(step, self.steps)) for o in optimizers]
         return optimizers, schedules
 
@@ -179,7 +179,7 @@ class AutoencoderTraining(Training):
         return {name: quality[name] for name in ("psnr", "ssim")}
 
     def quality(self, split: CaptionedImages, images: int) -> dict[str, float]:
-        size = at_once(*split.images.shape[-2:])
+        size = at_once(split.images)
         for index in chunks(share(min(images, len(split)), self.rank, self.world), size):
             x = split.images[index.start : index.stop].to(self.device)
             y = self._round_trip(x)
@@ -189,7 +189,8 @@ class AutoencoderTraining(Training):
 
     def _round_trip(self, images: Tensor) -> Tensor:
         with self.eager(), self.acceleration.autocast(self.device):
-            return to_uint8(self.model.decode(self.model.encode(self._format(to_float(images)))))
+            return torch.cat([to_uint8(self.model.decode(self.model.encode(self._format(to_float(some)))))
+                              for some in chunks(images, at_once(images))])
 
     @torch.no_grad()
     def pictures(self) -> dict[str, Tensor]:
@@ -203,7 +204,7 @@ class AutoencoderTraining(Training):
         """Measures the statistics that whiten the latents, then the quality on the whole test split."""
         total = square = count = 0
         order = torch.randperm(len(self.train_set), generator=rng.generator(self.seed, 0, "statistics"))
-        for index in chunks(order[: self.statistics_images], at_once(*self.train_set.images.shape[-2:])):
+        for index in chunks(order[: self.statistics_images], at_once(self.train_set.images)):
             x = to_float(self.train_set.images[index].to(self.device))
             with self.eager(), self.acceleration.autocast(self.device):
                 posterior = self.model.posterior(self._format(x))

@@ -86,7 +86,7 @@ class ContrastiveTraining(Training):
         captions = [split.captions[i] for i in first.tolist()]
         text = self.model.text_embedding(self.model.tokenize(captions))
         image = torch.cat([self.model.image_embedding(to_float(split.images[i.start : i.stop].to(self.device)))
-                           for i in chunks(range(len(split)), at_once(*split.images.shape[-2:]))])
+                           for i in chunks(range(len(split)), at_once(split.images))])
         return retrieval(image, text, which.to(image.device))
 
     def finish(self) -> dict:

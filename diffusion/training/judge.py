@@ -79,7 +79,7 @@ class JudgeTraining(Training):
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         self.model.eval()
-        size = at_once(*self.test_set.images.shape[-2:])
+        size = at_once(self.test_set.images)
         for index in chunks(share(len(self.test_set), self.rank, self.world), size):
             x = self._format(to_float(self.test_set.images[index.start : index.stop].to(self.device)))
             with self.eager(), self.acceleration.autocast(self.device):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from diffusion.acceleration import Acceleration
 from diffusion.data.latent_cache import moments
-from diffusion.data.pictures import AT_ONCE, at_once, chunks
+from diffusion.data.pictures import AT_ONCE, MOST, at_once, chunks
 from diffusion.denoiser import Denoiser
 from diffusion.latent import LatentDiffusion
 from diffusion.models.identity import Identity
@@ -14,12 +14,12 @@ from diffusion.parameterizations import V
 from diffusion.schedules import Cosine
 
 
-@given(side=st.integers(1, 2048), most=st.integers(1, 500))
-def test_at_once_is_as_many_as_the_pixels_allow(side, most):
-    n = at_once(side, side, most)
-    assert 1 <= n <= most
-    assert n == 1 or n * side**2 <= AT_ONCE
-    assert n == most or (n + 1) * side**2 > AT_ONCE
+@given(side=st.integers(1, 512), factor=st.sampled_from([1, 2, 8]))
+def test_at_once_is_as_many_as_the_pixels_allow(side, factor):
+    n, pixels = at_once(torch.empty(0, 3, side, side), factor), (factor * side) ** 2
+    assert 1 <= n <= MOST
+    assert n == 1 or n * pixels <= AT_ONCE
+    assert n == MOST or (n + 1) * pixels > AT_ONCE
 
 
 @given(n=st.integers(0, 50), size=st.integers(1, 60))

@@ -21,7 +21,7 @@ class ClipFeatures:
 
     def __call__(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         return extracted(lambda part: self.clip.image_embedding(to_float(part)), images, self.clip.device,
-                         at_once(*images.shape[-2:]))
+                         at_once(images))
 
 
 class JudgeFeatures:
@@ -36,4 +36,4 @@ class JudgeFeatures:
     def __call__(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         device = next(self.judge.parameters()).device
         return extracted(lambda part: self.judge.features(to_float(part)), images, device,
-                         at_once(*images.shape[-2:]))
+                         at_once(images))
