@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import record, sample, scaling, train_step
-from benchmarks.time_to_quality import curve, overtaken
+from benchmarks.time_to_quality import curve, earlier, overtaken
 from benchmarks.train_step import agreement
 
 
@@ -71,6 +71,15 @@ def rival(agreement, frechet):
     (rival(0.4, 20.0), 9.9), (rival(0.4, 19.0), 29.0), (rival(0.5, 30.0), 29.0), (rival(0.8, 30.0), None)])
 def test_as_good_is_as_good_in_both(theirs, minutes):
     assert overtaken(OURS, theirs) == [{"rival": "pixels", "rival_minutes": 30.5, "our_minutes": minutes}]
+
+
+@pytest.mark.parametrize(("judge", "speed", "kept"), [
+    ("a", 100.0, True), ("a", 110.0, True), ("a", 91.0, True), ("b", 100.0, False), ("a", 240.0, False)])
+def test_results_are_joined_of_one_judge_at_one_speed(tmp_path, judge, speed, kept):
+    path = tmp_path / "result.json"
+    assert earlier(path, {"judge": "a"}, 100.0) == {}
+    path.write_text(json.dumps({"judge": "a", "convolution_gflops": 100.0, "ours": OURS}))
+    assert earlier(path, {"judge": judge}, speed).get("ours") == (OURS if kept else None)
 
 
 def test_a_curve_has_each_side_that_was_measured():

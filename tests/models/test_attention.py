@@ -3,8 +3,17 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from diffusion.models.attention import FEW, Attention, SpatialSelfAttention, SpatialTransformer, attend, keys_kept
+from diffusion.models.attention import (
+    FEW,
+    Attention,
+    SpatialSelfAttention,
+    SpatialTransformer,
+    attend,
+    keys_kept,
+    keys_told,
+)
 
 
 def heads(keys=7, dtype=torch.float64):
@@ -102,6 +111,19 @@ def test_keys_of_the_same_tokens_are_computed_once():
         kept = [layer(*call) for call in calls]
     assert len(projections) == 7
     assert all(torch.equal(a, b) for a, b in zip(kept, plain))
+
+
+def test_told_keys_are_those_of_the_tokens_and_end_with_the_pass():
+    layer, itself = Attention(16, heads=2, context_dim=12), Attention(16, heads=2)
+    network, x, (tokens, others) = nn.ModuleList([layer, itself]), torch.randn(2, 5, 16), torch.randn(2, 2, 7, 12)
+    plain, alone = layer(x, tokens), itself(x)
+    with keys_kept(network):
+        with keys_told(network, tokens):
+            assert torch.equal(layer(x, others), plain)  # not even looked at: the keys are told
+            assert torch.equal(itself(x), alone)
+        assert not torch.equal(layer(x, others), plain)
+    with keys_told(network, tokens):  # nothing is kept here
+        assert not torch.equal(layer(x, others), plain)
 
 
 def test_attention_to_itself_keeps_nothing():
