@@ -1,5 +1,6 @@
 """What only a CUDA device can show. Skipped elsewhere."""
 
+import copy
 import warnings
 
 import pytest
@@ -15,6 +16,7 @@ from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.memory import resident, rows_of
 from diffusion.models.dit import DiT
 from diffusion.models.identity import Identity
+from diffusion.models.normalization import GroupNorm
 from diffusion.models.unet import UNet
 from diffusion.parameterizations import V
 from diffusion.schedules import Cosine
@@ -116,6 +118,40 @@ def test_an_update_that_is_not_finite_is_not_made_and_told_later(optimizer, bad)
     with pytest.raises(NonFinite, match="step 3 "):
         for step in range(3, 4 + finite.LAG):
             update(step, bad)
+
+
+def test_the_recorded_optimizer_moves_as_on_a_cpu():
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(16, 40), (48, 20), (16, 40), (16, 8, 3, 3), (7,)]
+    start = [torch.randn(shape, generator=generator) for shape in shapes]
+    on = {device: [nn.Parameter(p.clone().to(device)) for p in start] for device in ("cpu", "cuda")}
+    on["cuda"][3].data = on["cuda"][3].data.to(memory_format=torch.channels_last)
+    made = {device: Muon(parameters, lr=0.01) for device, parameters in on.items()}
+    for step in range(12):
+        gradients = [torch.randn(shape, generator=generator) for shape in shapes]
+        for device, optimizer in made.items():
+            optimizer.param_groups[0]["lr"] = 0.01 / (1 + step)
+            optimizer.grad_scale, optimizer.found_inf = None, torch.tensor(float(step == 5), device=device)
+            for p, g in zip(on[device], gradients, strict=True):
+                p.grad = (g * (torch.nan if step == 5 else 1)).to(device)
+            optimizer.step()
+            if step == 7:  # what was recorded wrote into other memory
+                optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert all(replayed.graph for _, replayed in made["cuda"].recorded.values())
+    for a, b in zip(on["cpu"], on["cuda"], strict=True):
+        torch.testing.assert_close(a, b.cpu(), rtol=0, atol=1e-4)
+
+
+def test_group_normalisation_compiled_is_the_eager_one(compilable):
+    torch.manual_seed(0)
+    norm, x = GroupNorm(32, 128).cuda(), torch.randn(4, 128, 16, 16, device="cuda")
+    nn.init.normal_(norm.weight)
+    x = x.to(memory_format=torch.channels_last).requires_grad_()
+    dy = torch.randn_like(x)
+    found, expected = ((y, *torch.autograd.grad(y, (x, norm.weight, norm.bias), dy))
+                       for y in (torch.compile(norm)(x), norm(x)))
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_rows_of_what_lies_on_the_device_are_fetched_without_waiting():

@@ -68,6 +68,17 @@ def test_channels_last_changes_nothing():
     torch.testing.assert_close(kernel, other.contiguous())
 
 
+def test_a_layout_that_changes_on_the_way_changes_nothing():
+    (kernel,), gradients = drawn([(16, 8, 3, 3)])
+    other = nn.Parameter(kernel.detach().clone())
+    first, second = Muon([kernel]), Muon([other])
+    steps(first, [kernel], gradients)
+    steps(second, [other], gradients[:2])
+    other.data = other.data.to(memory_format=torch.channels_last)
+    steps(second, [other], gradients[2:])
+    torch.testing.assert_close(kernel, other.contiguous())
+
+
 @pytest.mark.parametrize("fused", [True, False])
 def test_the_rest_moves_as_by_adamw(fused):
     shapes = [(7,), (4, 100), (3, 2, 3, 3)]

@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
+from diffusion.training.replayed import Replayed
+
 QUINTIC = (3.4445, -4.7750, 2.0315)  # a x + b x^3 + c x^5: steep at 0, so that small singular values grow fast
 NARROW = 16
 
@@ -37,7 +39,34 @@ def orthogonalized(matrices: Float[Tensor, "k m n"], dtype: torch.dtype = torch.
 
 def is_wide(parameter: Tensor) -> bool:
     """Whether Muon moves it."""
-    return parameter.ndim >= 2 and min(parameter.shape[0], parameter[0].numel()) >= NARROW
+    return parameter.ndim >= 2 and min(parameter.shape[0], parameter.numel() // parameter.shape[0]) >= NARROW
+
+
+def as_matrix(tensor: Tensor, parameter: Tensor) -> Float[Tensor, "m n"]:
+    """A view of a parameter, or of what is laid out as it is, with the columns in the order in which they lie in memory:
+    their order changes no singular value and no direction."""
+    channels_last = parameter.ndim == 4 and parameter.is_contiguous(memory_format=torch.channels_last)
+    return (tensor.permute(0, 2, 3, 1) if channels_last else tensor).view(len(tensor), -1)
+
+
+def update(weights: Sequence[Tensor], momenta: Sequence[Tensor], gradients: Sequence[Tensor], rate: Float[Tensor, ""],
+           kept: Float[Tensor, ""], mu: float, decay: float, dtype: torch.dtype) -> None:
+    """Of weights and momenta, in place, those of one shape at once. Nothing moves where `kept` is 0, whatever the
+    gradients are."""
+    by_shape: dict[tuple[int, ...], list[tuple[Tensor, ...]]] = defaultdict(list)
+    for p, m, g in zip(weights, momenta, gradients, strict=True):
+        g = g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
+        matrices = tuple(as_matrix(x, p) for x in (p, m, g))
+        by_shape[matrices[0].shape].append(matrices)
+    for shape, alike in by_shape.items():
+        matrices, held, arrived = zip(*alike, strict=True)
+        before = torch.stack(held)
+        gradient = torch.where(kept > 0, torch.stack(arrived), before)
+        momentum = before.lerp(gradient, 1 - mu)
+        torch._foreach_copy_(held, momentum.unbind())
+        moves = orthogonalized(gradient.lerp(momentum, mu), dtype)  # Nesterov's
+        torch._foreach_mul_(matrices, 1 - rate * kept * decay)
+        torch._foreach_add_(matrices, (moves * (-rate * kept * 0.2 * max(shape) ** 0.5)).unbind())
 
 
 class Muon(torch.optim.Optimizer):
@@ -45,7 +74,8 @@ class Muon(torch.optim.Optimizer):
     momentum     mu of the matrices
     fused        AdamW's kernel; with it, an update whose `found_inf` is set moves nothing, as that of torch's own
 
-    It orthogonalizes in `compute_dtype`, which a training sets to its plan's (bfloat16 where that is fast).
+    It orthogonalizes in `compute_dtype`, which a training sets to its plan's (bfloat16 where that is fast). On a CUDA
+    device its thousand small kernels are recorded and launched as one.
     """
 
     compute_dtype = torch.float32
@@ -56,6 +86,7 @@ class Muon(torch.optim.Optimizer):
             raise ValueError(f"optimizer.momentum: at least 0 and below 1, got {momentum}")
         super().__init__(params, {"lr": lr, "betas": tuple(betas), "momentum": momentum, "weight_decay": weight_decay,
                                   "eps": eps, "fused": fused})
+        self.recorded: dict[nn.Parameter, tuple[tuple, Replayed]] = {}  # by the first parameter of a group
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -66,32 +97,35 @@ class Muon(torch.optim.Optimizer):
         found_inf = getattr(self, "found_inf", None)
         for group in self.param_groups:
             learning = [p for p in group["params"] if p.grad is not None]
-            self._orthogonal([p for p in learning if is_wide(p)], group, found_inf)
+            if wide := [p for p in learning if is_wide(p)]:
+                self._orthogonal(wide, group, found_inf)
             self._adamw([p for p in learning if not is_wide(p)], group, found_inf)
         return loss
 
     def _orthogonal(self, weights: list[nn.Parameter], group: dict, found_inf: Tensor | None) -> None:
-        by_shape: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
-        for p in weights:
-            by_shape[p.shape[0], p[0].numel()].append(p)
-        mu, lr = group["momentum"], group["lr"]
-        for (rows, columns), alike in by_shape.items():
-            for p in alike:
-                if not self.state[p]:
-                    self.state[p]["momentum"] = torch.zeros_like(p)
-            momenta, gradients = [self.state[p]["momentum"] for p in alike], [p.grad for p in alike]
-            if found_inf is not None:
-                gradients = [torch.where(found_inf > 0, m, g) for m, g in zip(momenta, gradients, strict=True)]
-            torch._foreach_lerp_(momenta, gradients, 1 - mu)
-            looking_ahead = torch._foreach_lerp(gradients, momenta, mu)  # Nesterov's
-            moves = orthogonalized(torch.stack([m.reshape(rows, columns) for m in looking_ahead]),
-                                   self.compute_dtype)
-            size, decay = 0.2 * max(rows, columns) ** 0.5, lr * group["weight_decay"]
-            if found_inf is not None:
-                moves, decay = moves * (1 - found_inf), decay * (1 - found_inf)
-            torch._foreach_mul_(alike, 1 - decay)
-            torch._foreach_add_(alike, [o.reshape(p.shape) for o, p in zip(moves, alike, strict=True)],
-                                alpha=-lr * size)
+        device, momenta = weights[0].device, [self._momentum(p) for p in weights]
+        rate = torch.full((), group["lr"], device=device)
+        kept = torch.ones((), device=device) if found_inf is None else 1 - found_inf
+        constants = group["momentum"], group["weight_decay"], self.compute_dtype
+        gradients = [p.grad for p in weights]
+        if device.type != "cuda":
+            update(weights, momenta, gradients, rate, kept, *constants)
+            return
+        written = *constants, *(x.data_ptr() for x in (*weights, *momenta))
+        first = weights[0]
+        if first not in self.recorded or self.recorded[first][0] != written:
+            def replayed(rate: Tensor, kept: Tensor, *gradients: Tensor) -> None:
+                update(weights, momenta, gradients, rate, kept, *constants)
+
+            self.recorded[first] = written, Replayed(replayed)
+        self.recorded[first][1](rate, kept, *gradients)
+
+    def _momentum(self, p: nn.Parameter) -> Tensor:
+        """Laid out as the parameter, whose layout may be another since it was saved."""
+        state = self.state[p]
+        if not state or state["momentum"].stride() != p.stride():
+            state["momentum"] = torch.empty_like(p).copy_(state.get("momentum", torch.zeros(())))
+        return state["momentum"]
 
     def _adamw(self, weights: list[nn.Parameter], group: dict, found_inf: Tensor | None) -> None:
         if not weights:
