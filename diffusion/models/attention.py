@@ -15,6 +15,8 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from diffusion.models.normalization import GroupNorm
+
 FEW = 128  # keys: the two ways are equally fast at 256
 Kept = dict[int, tuple[Tensor, Tensor, Tensor]]
 
@@ -139,7 +141,8 @@ def refresh_keys(keys: list[tuple[Attention, Kept]]) -> None:
 
 
 class GEGLU(nn.Module):
-    """out(a gelu(b)) with (a, b) = proj(x): a gated feed forward four times as wide as x (Shazeer 2020)."""
+    """out(a gelu(b)) with (a, b) = proj(x): a gated feed forward four times as wide as x (Shazeer 2020). Two products
+    instead of one, whose gradient would have to be put together from a's and b's."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -147,7 +150,7 @@ class GEGLU(nn.Module):
         self.out = nn.Linear(4 * dim, dim)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        a, b = self.proj(x).chunk(2, dim=-1)
+        a, b = (F.linear(x, w, c) for w, c in zip(self.proj.weight.chunk(2), self.proj.bias.chunk(2), strict=True))
         return self.out(a * F.gelu(b))
 
 
@@ -184,7 +187,7 @@ class SpatialTransformer(nn.Module):
     def __init__(self, dim: int, *, heads: int, norm_groups: int, depth: int = 1, self_attention: bool = True,
                  context_dim: int | None = None, fused: bool = False):
         super().__init__()
-        self.norm = nn.GroupNorm(norm_groups, dim, eps=1e-6)
+        self.norm = GroupNorm(norm_groups, dim, eps=1e-6)
         self.proj_in = nn.Linear(dim, dim)
         self.transformer_blocks = nn.ModuleList(
             TransformerBlock(
@@ -213,7 +216,7 @@ class SpatialSelfAttention(nn.Module):
 
     def __init__(self, dim: int, *, norm_groups: int):
         super().__init__()
-        self.norm = nn.GroupNorm(norm_groups, dim, eps=1e-6)
+        self.norm = GroupNorm(norm_groups, dim, eps=1e-6)
         self.attention = Attention(dim, heads=1, bias=True)
         nn.init.zeros_(self.attention.to_out.weight)
         nn.init.zeros_(self.attention.to_out.bias)

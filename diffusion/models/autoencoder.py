@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from diffusion.models.attention import SpatialSelfAttention
 from diffusion.models.blocks import Downsample, MidBlock, ResidualBlock, Upsample
 from diffusion.models.gaussian import Gaussian
+from diffusion.models.normalization import GroupNorm
 
 Pixels = Float[Tensor, "b c h w"]
 Latents = Float[Tensor, "b d i j"]
@@ -70,7 +71,7 @@ class Encoder(nn.Module):
             self.down_blocks.append(level)
             before = width
         self.mid_block = middle(before, norm_groups, attention)
-        self.norm_out = nn.GroupNorm(norm_groups, before, eps=1e-6)
+        self.norm_out = GroupNorm(norm_groups, before, eps=1e-6)
         self.conv_out = nn.Conv2d(before, out, 3, padding=1)
 
     def forward(self, x: Pixels) -> Latents:
@@ -98,7 +99,7 @@ class Decoder(nn.Module):
                 level.upsample = Upsample(widths[i])
             self.up_blocks.append(level)
             before = widths[i]
-        self.norm_out = nn.GroupNorm(norm_groups, before, eps=1e-6)
+        self.norm_out = GroupNorm(norm_groups, before, eps=1e-6)
         self.conv_out = nn.Conv2d(before, out, 3, padding=1)
 
     def forward(self, z: Latents) -> Pixels:

@@ -1,9 +1,12 @@
 """What the U-Net and the autoencoder are built of (Ho et al. 2020, appendix B)."""
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from diffusion.models.normalization import GroupNorm
 
 
 class ResidualBlock(nn.Module):
@@ -15,10 +18,10 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, out: int, *, norm_groups: int, emb_dim: int | None = None,
                  dropout: float = 0.0, eps: float = 1e-6):
         super().__init__()
-        self.norm1 = nn.GroupNorm(norm_groups, channels, eps)
+        self.norm1 = GroupNorm(norm_groups, channels, eps)
         self.conv1 = nn.Conv2d(channels, out, 3, padding=1)
         self.time_emb_proj = None if emb_dim is None else nn.Linear(emb_dim, out)
-        self.norm2 = nn.GroupNorm(norm_groups, out, eps)
+        self.norm2 = GroupNorm(norm_groups, out, eps)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(out, out, 3, padding=1)
         self.conv_shortcut = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
@@ -58,6 +61,28 @@ class Upsample(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2*h 2*w"]:
         return self.conv(repeat(x, "b c h w -> b c (h 2) (w 2)"))
+
+
+class DenseGradient(torch.autograd.Function):
+    """x itself. Its gradient, of what was concatenated a slice of a larger tensor, is copied to lie densely: by the
+    compiled kernel that computes it, not afterwards by each convolution that reads it, at a quarter of the speed."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        ctx.layout = torch.channels_last if channels_last else torch.contiguous_format
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, dx: Tensor) -> Tensor:
+        return dx.contiguous(memory_format=ctx.layout)
+
+
+def concatenated(x: Float[Tensor, "b c h w"], skip: Float[Tensor, "b d h w"]) -> Float[Tensor, "b c+d h w"]:
+    """What comes from below, and what was kept on the way down."""
+    if x.is_cuda and torch.compiler.is_compiling():
+        x, skip = DenseGradient.apply(x), DenseGradient.apply(skip)
+    return torch.cat([x, skip], dim=1)
 
 
 class MidBlock(nn.Module):

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from diffusion.models.normalization import GroupNorm
+
 
 class Discriminator(nn.Module):
     """widths sets the size of a patch: three see 34 x 34 pixels, four the paper's 70 x 70.
@@ -33,7 +35,7 @@ class Discriminator(nn.Module):
         for level, width in enumerate(widths):
             layers.append(nn.Conv2d(before, width, 4, stride=2 if level < len(widths) - 1 else 1, padding=1))
             if level and norm_groups:  # none on the first, as in the paper
-                layers.append(nn.GroupNorm(norm_groups, width))
+                layers.append(GroupNorm(norm_groups, width))
             layers.append(nn.LeakyReLU(0.2))
             before = width
         self.layers = nn.Sequential(*layers, nn.Conv2d(before, 1, 4, padding=1))

@@ -16,9 +16,10 @@ from torch.utils.checkpoint import checkpoint
 
 from diffusion.conditioning import Conditioning
 from diffusion.models.attention import SpatialTransformer
-from diffusion.models.blocks import Downsample, MidBlock, ResidualBlock, Upsample
+from diffusion.models.blocks import Downsample, MidBlock, ResidualBlock, Upsample, concatenated
 from diffusion.models.embeddings import TimeEmbedding, sinusoidal
 from diffusion.models.inputs import check_inputs
+from diffusion.models.normalization import GroupNorm
 
 Feature = Float[Tensor, "b c h w"]
 Tokens = Float[Tensor, "b l d"] | None
@@ -127,7 +128,7 @@ class UNet(nn.Module):
             self.up_blocks.append(block)
             before = widths[i]
 
-        self.norm_out = nn.GroupNorm(norm_groups, before, eps=1e-5)
+        self.norm_out = GroupNorm(norm_groups, before, eps=1e-5)
         self.conv_out = nn.Conv2d(before, self.out_channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)
@@ -158,7 +159,7 @@ class UNet(nn.Module):
         x = run(self.mid_block, x, *told)
         for level in self.up_blocks:
             for i in range(len(level.resnets)):
-                x = run(level.layer, i, torch.cat([x, stack.pop()], dim=1), *told)
+                x = run(level.layer, i, concatenated(x, stack.pop()), *told)
             if level.upsample is not None:
                 x = level.upsample(x)
         return self.conv_out(F.silu(self.norm_out(x)))

@@ -1,0 +1,49 @@
+"""The moments of channels give those of their groups."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffusion.models.normalization import GroupNorm, group_norm_by_channel
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 3), st.sampled_from([1, 2, 4]), st.integers(1, 3), st.integers(1, 5), st.integers(2, 4),
+       st.integers(0, 100))
+def test_by_channel_is_group_normalisation_with_its_gradients(b, groups, each, h, w, seed):
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+
+    c = groups * each
+    x, weight, bias, dy = drawn(b, c, h, w), drawn(c), drawn(c), drawn(b, c, h, w).detach()
+    found, expected = (function(x, groups, weight, bias, 1e-5) for function in (group_norm_by_channel, F.group_norm))
+    torch.testing.assert_close(found, expected)
+    for ours, theirs in zip(*(torch.autograd.grad(y, (x, weight, bias), dy) for y in (found, expected)), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("offset", [0, 100])
+def test_float32_keeps_its_digits_far_from_zero(offset):
+    x = torch.randn(2, 8, 16, 16, generator=torch.Generator().manual_seed(0)) + offset
+    expected = F.group_norm(x.double(), 4)
+    found = group_norm_by_channel(x, 4, torch.ones(8), torch.zeros(8), 1e-5)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-6 * max(offset, 1))
+
+
+def test_what_comes_in_bfloat16_goes_out_in_float32_as_under_autocast():
+    x = torch.randn(2, 8, 4, 4).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = F.group_norm(x.float(), 4)
+        found = group_norm_by_channel(x, 4, torch.ones(8), torch.zeros(8), 1e-5)
+    assert found.dtype == expected.dtype == torch.float32
+    torch.testing.assert_close(found, expected)
+
+
+def test_on_a_cpu_the_module_is_torchs():
+    x = torch.randn(2, 8, 4, 4)
+    mine, torchs = GroupNorm(4, 8), torch.nn.GroupNorm(4, 8)
+    assert torch.equal(mine(x), torchs(x)) and mine.state_dict().keys() == torchs.state_dict().keys()
