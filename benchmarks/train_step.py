@@ -41,10 +41,11 @@ SIZES = {"tiny": (TINY, 8), "small": (SMALL, 16), "base": (BASE, 32)}
 TOKENS = 77
 
 KINDS = {  # of operations on a CPU, or of kernels on a CUDA device, by their name in the profile; the first that fits
-    "optimizer": r"adam|Optimizer|multi_tensor", "attention": r"attention|flash|fmha",
-    "convolution": r"conv|fprop|dgrad|wgrad|cudnn", "normalisation": r"norm", "softmax": r"softmax",
-    "matrix product": r"mm$|matmul|linear|gemm|einsum|nvjet|cutlass",
-    "compiled kernels": r"[Cc]ompiled|cpp_fused|triton|inductor",
+    "optimizer": r"adam|Optimizer|multi_tensor", "attention": r"attention|flash|fmha|sdpa|dot_do|convert_dq",
+    "normalisation": r"norm|var_mean|(triton|cpp)_.*silu", "softmax": r"softmax",
+    "other compiled kernels": r"[Cc]ompiled|cpp_fused|triton|inductor",
+    "convolution": r"conv|fprop|dgrad|wgrad|cudnn|cask",
+    "matrix product": r"mm$|matmul|linear|gemm|einsum|nvjet|cutlass|cublas|splitK",
 }
 
 

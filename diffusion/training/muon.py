@@ -43,8 +43,8 @@ def is_wide(parameter: Tensor) -> bool:
 
 
 def as_matrix(tensor: Tensor, parameter: Tensor) -> Float[Tensor, "m n"]:
-    """A view of a parameter, or of what is laid out as it is, with the columns in the order in which they lie in memory:
-    their order changes no singular value and no direction."""
+    """A view of a parameter, or of what is laid out as it is, its columns in the order in which they lie in memory: the
+    order changes no singular value and no direction."""
     channels_last = parameter.ndim == 4 and parameter.is_contiguous(memory_format=torch.channels_last)
     return (tensor.permute(0, 2, 3, 1) if channels_last else tensor).view(len(tensor), -1)
 
