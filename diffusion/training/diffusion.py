@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -146,8 +147,13 @@ class DiffusionTraining(Training):
             eps = eps + self.offset_noise * offset
         return eps
 
+    @functools.cached_property
+    def clipped(self) -> list[nn.Parameter]:
+        """Not those of an objective that learns. Listing them takes as long as a small launch each."""
+        return list(self.denoiser.parameters())
+
     def configure_gradient_clipping(self, optimizer, *args, **kwargs) -> None:
-        self.clip_gradients_of(list(self.denoiser.parameters()), optimizer)  # not those of an objective that learns
+        self.clip_gradients_of(self.clipped, optimizer)
 
     def optimizer_step(self, *args, **kwargs) -> None:
         super().optimizer_step(*args, **kwargs)
