@@ -24,6 +24,7 @@ from diffusion.checkpoint import atomic
 from diffusion.machine import has_fast_bf16
 
 log = logging.getLogger(__name__)
+NETWORKS = 1  # raised where a network computes the same in another way: what compiling came to is found out anew
 DTYPES = {"32": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -209,6 +210,6 @@ def _machine(network: nn.Module, example: tuple, plan: Acceleration) -> str:
     device = next(network.parameters()).device
     kind = (torch.cuda.get_device_name(device) if device.type == "cuda"
             else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {has_fast_bf16(device)}")
-    key = (type(network).__qualname__, shapes, torch.__version__, kind, str(plan))
+    key = (NETWORKS, type(network).__qualname__, shapes, torch.__version__, kind, str(plan))
     return hashlib.blake2b(repr(key).encode(), digest_size=12).hexdigest()
 

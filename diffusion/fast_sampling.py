@@ -44,7 +44,7 @@ class Recording:
                     run(self.x, self.label, self.cond)
             torch.cuda.current_stream().wait_stream(aside)
             self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
+            with torch.cuda.graph(self.graph, stream=aside):  # torch's own lies on the device of the first recording
                 self.y = run(self.x, self.label, self.cond)
 
     def __call__(self, x: Tensor, label: Tensor, cond: Conditioning | None) -> Tensor:

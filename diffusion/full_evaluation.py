@@ -32,7 +32,7 @@ from diffusion.scoring import data_of
 from diffusion.stages import relative, writable
 
 log = logging.getLogger(__name__)
-RECIPE = 3  # raised where the same command gives other numbers
+RECIPE = 4  # raised where the same command gives other numbers
 
 
 def evaluate(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, n: int, command: Sequence[str]) -> Path:

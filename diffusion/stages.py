@@ -23,7 +23,7 @@ from diffusion.budget import seconds_of
 from diffusion.checkpoint import ModelFile, atomic, file_hash, load, model_path
 from diffusion.config import canonical, locate, plain
 
-RECIPE = 6  # raised with every entry under "Numbers changed" in CHANGELOG.md
+RECIPE = 7  # raised with every entry under "Numbers changed" in CHANGELOG.md
 NUMBERS = ("seed", "steps", "batch", "clip", "precision", "optimizer", "lr")
 SHARED = ("data", "paths", "logger", "trainer", "debug")  # groups that a parent takes over from its child
 SHARED_KEYS = ("precision", "compile", "trusted", "workers", "save_minutes")

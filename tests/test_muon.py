@@ -103,6 +103,17 @@ def test_it_goes_on_from_its_state_to_the_bit():
     assert all(map(torch.equal, parameters, others))
 
 
+def test_a_copy_goes_on_by_itself():
+    parameters, gradients = drawn([(16, 40), (7,)], count=2)
+    optimizer = Muon(parameters)
+    steps(optimizer, parameters, gradients[:1])
+    other = copy.deepcopy(optimizer)
+    assert other.recorded == {}
+    steps(optimizer, parameters, gradients[1:])
+    steps(other, other.param_groups[0]["params"], gradients[1:])
+    assert all(map(torch.equal, parameters, other.param_groups[0]["params"]))
+
+
 def test_an_update_that_is_not_finite_moves_nothing():
     """As on a CUDA device, where nothing waits to see it."""
     parameters, gradients = drawn([(16, 40), (7,)], count=2)

@@ -36,7 +36,7 @@ class Average(abc.ABC):
         if self.inside:
             raise RuntimeError("update() inside swapped(): the average would be averaged with itself")
         self.updates += 1
-        parameters = [p if p.dtype is torch.float32 else p.float() for p in self.parameters.values()]
+        parameters = [p.float() for p in self.parameters.values()]
         torch._foreach_lerp_(list(self.shadows.values()), parameters, 1 - self.beta(self.updates))
 
     @contextlib.contextmanager

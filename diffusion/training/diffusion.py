@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -51,6 +50,7 @@ class DiffusionTraining(Training):
         model = LatentDiffusion(autoencoder, text_encoder, denoiser, self.latent_shape)
         self._frozen = (model.requires_grad_(False),)  # in a tuple: no part of this module's state
         denoiser.requires_grad_(True)
+        self._clipped = list(denoiser.parameters())  # not those of an objective that learns
         self.time_sampler, self.weighting, self.sampling = time_sampler, weighting, sampling
         self.objective, self.coupling = objective, coupling
         self.cache, self.caption_dropout, self.offset_noise = cache, caption_dropout, offset_noise
@@ -147,13 +147,8 @@ class DiffusionTraining(Training):
             eps = eps + self.offset_noise * offset
         return eps
 
-    @functools.cached_property
-    def clipped(self) -> list[nn.Parameter]:
-        """Not those of an objective that learns. Listing them takes as long as a small launch each."""
-        return list(self.denoiser.parameters())
-
     def configure_gradient_clipping(self, optimizer, *args, **kwargs) -> None:
-        self.clip_gradients_of(self.clipped, optimizer)
+        self.clip_gradients_of(self._clipped, optimizer)
 
     def optimizer_step(self, *args, **kwargs) -> None:
         super().optimizer_step(*args, **kwargs)

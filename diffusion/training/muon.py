@@ -50,7 +50,7 @@ def as_matrix(tensor: Tensor, parameter: Tensor) -> Float[Tensor, "m n"]:
 
 
 def update(weights: Sequence[Tensor], momenta: Sequence[Tensor], gradients: Sequence[Tensor], rate: Float[Tensor, ""],
-           kept: Float[Tensor, ""], mu: float, decay: float, dtype: torch.dtype) -> None:
+           kept: Float[Tensor, ""] | None, mu: float, decay: float, dtype: torch.dtype) -> None:
     """Of weights and momenta, in place, those of one shape at once. Nothing moves where `kept` is 0, whatever the
     gradients are."""
     by_shape: dict[tuple[int, ...], list[tuple[Tensor, ...]]] = defaultdict(list)
@@ -60,13 +60,14 @@ def update(weights: Sequence[Tensor], momenta: Sequence[Tensor], gradients: Sequ
         by_shape[matrices[0].shape].append(matrices)
     for shape, alike in by_shape.items():
         matrices, held, arrived = zip(*alike, strict=True)
-        before = torch.stack(held)
-        gradient = torch.where(kept > 0, torch.stack(arrived), before)
+        before, gradient = torch.stack(held), torch.stack(arrived)
+        if kept is not None:
+            gradient, rate = torch.where(kept > 0, gradient, before), kept * rate
         momentum = before.lerp(gradient, 1 - mu)
         torch._foreach_copy_(held, momentum.unbind())
         moves = orthogonalized(gradient.lerp(momentum, mu), dtype)  # Nesterov's
-        torch._foreach_mul_(matrices, 1 - rate * kept * decay)
-        torch._foreach_add_(matrices, (moves * (-rate * kept * 0.2 * max(shape) ** 0.5)).unbind())
+        torch._foreach_mul_(matrices, 1 - rate * decay)
+        torch._foreach_add_(matrices, (moves.contiguous() * (-rate * 0.2 * max(shape) ** 0.5)).unbind())
 
 
 class Muon(torch.optim.Optimizer):
@@ -74,8 +75,9 @@ class Muon(torch.optim.Optimizer):
     momentum     mu of the matrices
     fused        AdamW's kernel; with it, an update whose `found_inf` is set moves nothing, as that of torch's own
 
-    It orthogonalizes in `compute_dtype`, which a training sets to its plan's (bfloat16 where that is fast). On a CUDA
-    device its thousand small kernels are recorded and launched as one.
+    It orthogonalizes in `compute_dtype`, which a training sets to its plan's (bfloat16 where that is fast). Matrices
+    lie contiguously or in channels_last. On a CUDA device their thousand small kernels are recorded, and from the third
+    update on launched as one.
     """
 
     compute_dtype = torch.float32
@@ -87,6 +89,10 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "betas": tuple(betas), "momentum": momentum, "weight_decay": weight_decay,
                                   "eps": eps, "fused": fused})
         self.recorded: dict[nn.Parameter, tuple[tuple, Replayed]] = {}  # by the first parameter of a group
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self.recorded = {}  # what a state that was loaded or copied replaces
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -104,13 +110,13 @@ class Muon(torch.optim.Optimizer):
 
     def _orthogonal(self, weights: list[nn.Parameter], group: dict, found_inf: Tensor | None) -> None:
         device, momenta = weights[0].device, [self._momentum(p) for p in weights]
-        rate = torch.full((), group["lr"], device=device)
-        kept = torch.ones((), device=device) if found_inf is None else 1 - found_inf
+        rate, kept = torch.full((), group["lr"], device=device), None if found_inf is None else 1 - found_inf
         constants = group["momentum"], group["weight_decay"], self.compute_dtype
         gradients = [p.grad for p in weights]
         if device.type != "cuda":
             update(weights, momenta, gradients, rate, kept, *constants)
             return
+        kept = torch.ones((), device=device) if kept is None else kept
         written = *constants, *(x.data_ptr() for x in (*weights, *momenta))
         first = weights[0]
         if first not in self.recorded or self.recorded[first][0] != written:
@@ -123,8 +129,10 @@ class Muon(torch.optim.Optimizer):
     def _momentum(self, p: nn.Parameter) -> Tensor:
         """Laid out as the parameter, whose layout may be another since it was saved."""
         state = self.state[p]
-        if not state or state["momentum"].stride() != p.stride():
-            state["momentum"] = torch.empty_like(p).copy_(state.get("momentum", torch.zeros(())))
+        if not state:
+            state["momentum"] = torch.zeros_like(p)
+        elif state["momentum"].stride() != p.stride():
+            state["momentum"] = torch.empty_like(p).copy_(state["momentum"])
         return state["momentum"]
 
     def _adamw(self, weights: list[nn.Parameter], group: dict, found_inf: Tensor | None) -> None:

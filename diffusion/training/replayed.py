@@ -10,7 +10,8 @@ WARMUP = 2  # calls before the recording: libraries choose their kernels in the 
 
 class Replayed:
     """A function of CUDA tensors of fixed shapes that returns nothing, draws nothing and works in place on others that
-    stay where they are: recorded as a CUDA graph at its third call."""
+    stay where they are: recorded as a CUDA graph at its third call. It keeps a copy of its inputs, and the memory of
+    what it computes between."""
 
     def __init__(self, function: Callable[..., None]):
         self.function, self.calls = function, 0
@@ -23,9 +24,11 @@ class Replayed:
             self.function(*inputs)
             return
         if self.graph is None:
-            self.inputs, self.graph = [x.clone() for x in inputs], torch.cuda.CUDAGraph()
-            # only this thread's calls count: others may fetch data meanwhile
-            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+            self.inputs, graph = [x.clone() for x in inputs], torch.cuda.CUDAGraph()
+            # a stream of its own, for torch's lies on the device of the first recording; only this thread's calls count
+            with torch.cuda.device(inputs[0].device), torch.cuda.graph(
+                    graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
                 self.function(*self.inputs)
+            self.graph = graph
         torch._foreach_copy_(self.inputs, inputs)
         self.graph.replay()

@@ -26,21 +26,20 @@ def test_by_channel_is_group_normalisation_with_its_gradients(b, groups, each, h
         torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("offset", [0, 100])
+@pytest.mark.parametrize("offset", [0, 1000])
 def test_float32_keeps_its_digits_far_from_zero(offset):
     x = torch.randn(2, 8, 16, 16, generator=torch.Generator().manual_seed(0)) + offset
     expected = F.group_norm(x.double(), 4)
     found = group_norm_by_channel(x, 4, torch.ones(8), torch.zeros(8), 1e-5)
-    torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-6 * max(offset, 1))
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6 * max(offset, 1))
 
 
-def test_what_comes_in_bfloat16_goes_out_in_float32_as_under_autocast():
+def test_what_comes_in_bfloat16_goes_out_in_float32():
+    """As autocast has it on a CUDA device."""
     x = torch.randn(2, 8, 4, 4).bfloat16()
-    with torch.autocast("cpu", torch.bfloat16):
-        expected = F.group_norm(x.float(), 4)
-        found = group_norm_by_channel(x, 4, torch.ones(8), torch.zeros(8), 1e-5)
-    assert found.dtype == expected.dtype == torch.float32
-    torch.testing.assert_close(found, expected)
+    found = group_norm_by_channel(x, 4, torch.ones(8), torch.zeros(8), 1e-5)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, F.group_norm(x.float(), 4))
 
 
 def test_on_a_cpu_the_module_is_torchs():
