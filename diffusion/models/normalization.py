@@ -25,6 +25,8 @@ def group_norm_by_channel(
 
 
 class GroupNorm(nn.GroupNorm):
+    """torch's, by channel where it is compiled for a CUDA device."""
+
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         if x.is_cuda and torch.compiler.is_compiling() and self.weight.dtype is torch.float32:
             return group_norm_by_channel(x, self.num_groups, self.weight, self.bias, self.eps)
