@@ -10,6 +10,7 @@ and what has a side under 16, as a U-Net's last convolution.
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -49,10 +50,11 @@ def as_matrix(tensor: Tensor, parameter: Tensor) -> Float[Tensor, "m n"]:
     return (tensor.permute(0, 2, 3, 1) if channels_last else tensor).view(len(tensor), -1)
 
 
-def update(weights: Sequence[Tensor], momenta: Sequence[Tensor], gradients: Sequence[Tensor], rate: Float[Tensor, ""],
-           kept: Float[Tensor, ""] | None, mu: float, decay: float, dtype: torch.dtype) -> None:
+def update(weights: Sequence[Tensor], momenta: Sequence[Tensor], mu: float, decay: float, dtype: torch.dtype,
+           rate: Float[Tensor, ""], kept: Float[Tensor, ""] | None, *gradients: Tensor) -> None:
     """Of weights and momenta, in place, those of one shape at once. Nothing moves where `kept` is 0, whatever the
     gradients are."""
+    rate = rate if kept is None else kept * rate
     by_shape: dict[tuple[int, ...], list[tuple[Tensor, ...]]] = defaultdict(list)
     for p, m, g in zip(weights, momenta, gradients, strict=True):
         g = g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
@@ -62,7 +64,7 @@ def update(weights: Sequence[Tensor], momenta: Sequence[Tensor], gradients: Sequ
         matrices, held, arrived = zip(*alike, strict=True)
         before, gradient = torch.stack(held), torch.stack(arrived)
         if kept is not None:
-            gradient, rate = torch.where(kept > 0, gradient, before), kept * rate
+            gradient = torch.where(kept > 0, gradient, before)
         momentum = before.lerp(gradient, 1 - mu)
         torch._foreach_copy_(held, momentum.unbind())
         moves = orthogonalized(gradient.lerp(momentum, mu), dtype)  # Nesterov's
@@ -109,22 +111,18 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _orthogonal(self, weights: list[nn.Parameter], group: dict, found_inf: Tensor | None) -> None:
-        device, momenta = weights[0].device, [self._momentum(p) for p in weights]
-        rate, kept = torch.full((), group["lr"], device=device), None if found_inf is None else 1 - found_inf
+        first, momenta = weights[0], [self._momentum(p) for p in weights]
+        rate = torch.full((), group["lr"], device=first.device)
+        kept = None if found_inf is None else 1 - found_inf
         constants = group["momentum"], group["weight_decay"], self.compute_dtype
-        gradients = [p.grad for p in weights]
-        if device.type != "cuda":
-            update(weights, momenta, gradients, rate, kept, *constants)
-            return
-        kept = torch.ones((), device=device) if kept is None else kept
-        written = *constants, *(x.data_ptr() for x in (*weights, *momenta))
-        first = weights[0]
-        if first not in self.recorded or self.recorded[first][0] != written:
-            def replayed(rate: Tensor, kept: Tensor, *gradients: Tensor) -> None:
-                update(weights, momenta, gradients, rate, kept, *constants)
-
-            self.recorded[first] = written, Replayed(replayed)
-        self.recorded[first][1](rate, kept, *gradients)
+        move = partial(update, weights, momenta, *constants)
+        if first.is_cuda:
+            kept = torch.ones_like(rate) if kept is None else kept
+            written = *constants, *(x.data_ptr() for x in (*weights, *momenta))
+            if first not in self.recorded or self.recorded[first][0] != written:
+                self.recorded[first] = written, Replayed(move)
+            move = self.recorded[first][1]
+        move(rate, kept, *(p.grad for p in weights))
 
     def _momentum(self, p: nn.Parameter) -> Tensor:
         """Laid out as the parameter, whose layout may be another since it was saved."""
