@@ -1,5 +1,4 @@
-"""The fast setting of a network on this machine: bf16, channels_last, torch.compile - chosen by measurement, never by
-trust.
+"""The fast setting of a network on this machine: bf16, channels_last, torch.compile.
 
 A compiler can drop gradients without a word, so each parameter's gradient of the compiled network is first compared
 with the eager network's; where they differ, the network stays eager and a line says so.
@@ -13,7 +12,7 @@ import platform
 import shutil
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -198,7 +197,7 @@ def _gradients(network: nn.Module, example: tuple, plan: Acceleration) -> dict[s
     return {name: p.grad.float().clone() for name, p in network.named_parameters() if p.grad is not None}
 
 
-def as_one(out: Tensor | tuple[Tensor, ...]) -> Tensor:
+def as_one(out: Tensor | Sequence[Tensor]) -> Tensor:
     """All that a network returned, as one tensor."""
     return out if isinstance(out, Tensor) else torch.cat([part.flatten(1) for part in out], 1)
 

@@ -29,15 +29,33 @@ def settings_of(cfg, rank: int = 0, world: int = 1) -> dict:
             "world": world, "accumulate": cfg.accumulate, "workers": cfg.workers}
 
 
+def kind_of(cfg) -> str:
+    """What the configured task trains."""
+    return locate(cfg.task["_target_"], cfg.trusted).kind
+
+
+def autoencoder_node(cfg, data) -> dict:
+    return {**plain(cfg.autoencoder), "image_channels": data.channels}
+
+
+def clip_node(cfg, data) -> dict:
+    return {**plain(cfg.text_encoder), "image_size": data.image_size}
+
+
+def judge_node(cfg, data) -> dict:
+    node = {name: value for name, value in plain(cfg.judge).items() if name != "_partial_"}
+    return {**node, "channels": data.channels, "heads": [len(v) for v in data.heads.values()], "mirror": data.mirror}
+
+
 def autoencoder(cfg, task: Callable, data, parents: Mapping[str, ModelFile], settings: dict) -> Training:
-    node = {**plain(cfg.autoencoder), "image_channels": data.channels}
+    node = autoencoder_node(cfg, data)
     clip = parents["text_encoder"].module("text_encoder").requires_grad_(False) if "text_encoder" in parents else None
     return task(model=build(node, cfg.trusted), node=node, data=data, perceptual=clip, **settings)
 
 
 def contrastive(cfg, task: Callable, data, parents: Mapping[str, ModelFile], settings: dict) -> Training:
     """The byte-pair encoding is learnt here, on the training captions, or comes with the weights to start from."""
-    node = {**plain(cfg.text_encoder), "image_size": data.image_size}
+    node = clip_node(cfg, data)
     if cfg.init_from is not None:
         learnt = checkpoint.load(cfg.init_from).parts["text_encoder"]["tokenizer"]
     else:
@@ -46,9 +64,7 @@ def contrastive(cfg, task: Callable, data, parents: Mapping[str, ModelFile], set
 
 
 def judge(cfg, task: Callable, data, parents: Mapping[str, ModelFile], settings: dict) -> Training:
-    node = {**plain(cfg.judge), "channels": data.channels, "heads": [len(v) for v in data.heads.values()],
-            "mirror": data.mirror}
-    del node["_partial_"]
+    node = judge_node(cfg, data)
     return task(model=build(node, cfg.trusted), node=node, data=data, **settings)
 
 
@@ -88,7 +104,7 @@ def describe(cfg, data, parents: Mapping[str, ModelFile], encoder: CLIP | None) 
     Raises ValueError naming both configs where sizes cannot fit.
     """
     first = (parents["autoencoder"].parts["autoencoder"] if "autoencoder" in parents
-             else {**plain(cfg.autoencoder), "image_channels": data.channels})
+             else autoencoder_node(cfg, data))
     first_stage = build(first, cfg.trusted)
     latent_shape = first_stage.latent_shape(data.image_size)
     text = {} if encoder is None else {

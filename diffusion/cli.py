@@ -28,6 +28,10 @@ def train(cfg: DictConfig) -> None:
     if not isinstance(cfg.trainer.devices, int) or cfg.trainer.devices < 1:
         log.error("trainer.devices = %s: a number of processes, at least 1", cfg.trainer.devices)
         sys.exit(1)
+    if cfg.trainer.num_nodes != 1 and "LOCAL_RANK" not in os.environ:
+        log.error("trainer.num_nodes = %s: start the command on each node, by torchrun --nnodes=%s "
+                  "--nproc-per-node=%s train.py ...", cfg.trainer.num_nodes, cfg.trainer.num_nodes, cfg.trainer.devices)
+        sys.exit(1)
     if cfg.trainer.devices > 1 and "LOCAL_RANK" not in os.environ:
         return launch(cfg.trainer.devices, list(job.overrides.task))
     from diffusion import pipeline

@@ -28,8 +28,8 @@ from diffusion.evaluation.reference import Reference
 from diffusion.evaluation.resumable import take_over
 from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.loading import fitting_guide, with_guide
+from diffusion.paths import relative, writable
 from diffusion.scoring import data_of
-from diffusion.stages import relative, writable
 
 log = logging.getLogger(__name__)
 RECIPE = 4  # raised where the same command gives other numbers

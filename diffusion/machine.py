@@ -1,4 +1,4 @@
-"""What this machine can do, measured once: whether bf16 is fast, and how fast it is beside the reference machine."""
+"""What this machine can do, measured once: whether bf16 is fast, and how fast its convolutions are."""
 
 import functools
 import logging
@@ -53,24 +53,36 @@ def measured_bf16_gain(size: int = 1024, repeats: int = 7) -> float:
     return seconds(torch.float32) / seconds(torch.bfloat16)
 
 
-@torch.no_grad()
-def slower_than_reference(device: torch.device, reference_milliseconds: float = 10.7) -> float:
-    """How many times longer than on the reference machine (2 cores whose convolutions reach 450 GFLOP/s) a training
-    step is expected to take here: for estimates.
+LEAST = {"cpu": 0.005, "cuda": 0.025}  # seconds of an update in which Python hands over its operations
+TYPICAL = 450e9  # operations a second in the convolutions of 2 CPU cores with fast bf16, but without AMX
 
-    From a 3x3 convolution of 128 channels on 64 x 16 x 16 positions, in bf16 where that is fast. A step is not all
-    convolutions: where they are 2.4 times as fast, stages were measured to be 1.4 to 2 times as fast.
+
+def seconds_per_step(flop: float, device: torch.device) -> float:
+    """What an update of that much arithmetic is expected to take here, before it was tried: for the plan.
+
+    Trainings reach about half of the rate of a convolution. On a CPU less where its convolutions are fast, for the
+    rest is not as fast: where they were 2.4 times as fast, trainings were 1.4 to 2 times as fast.
     """
-    cuda, dtype = device.type == "cuda", torch.bfloat16 if has_fast_bf16(device) else torch.float32
-    layout = torch.channels_last if cuda else torch.contiguous_format
-    convolution = nn.Conv2d(128, 128, 3, padding=1, device=device, dtype=dtype).to(memory_format=layout)
-    x = torch.randn(64, 128, 16, 16, device=device, dtype=dtype).contiguous(memory_format=layout)
+    rate = convolution_speed(device)
+    if device.type == "cpu":
+        rate = TYPICAL * (rate / TYPICAL) ** 0.6
+    return max(flop / (rate / 2), LEAST["cuda" if device.type == "cuda" else "cpu"])
 
-    def milliseconds() -> float:
+
+@functools.cache
+@torch.no_grad()
+def convolution_speed(device: torch.device) -> float:
+    """Operations a second of a 3x3 convolution of 128 channels on 16 x 16 positions, in bf16 where that is fast."""
+    cuda, dtype = device.type == "cuda", torch.bfloat16 if has_fast_bf16(device) else torch.float32
+    layout, batch = (torch.channels_last, 1024) if cuda else (torch.contiguous_format, 64)
+    convolution = nn.Conv2d(128, 128, 3, padding=1, device=device, dtype=dtype).to(memory_format=layout)
+    x = torch.randn(batch, 128, 16, 16, device=device, dtype=dtype).contiguous(memory_format=layout)
+
+    def seconds() -> float:
         start = time.perf_counter()
         convolution(x)
         if cuda:
             torch.cuda.synchronize(device)
-        return 1000 * (time.perf_counter() - start)
+        return time.perf_counter() - start
 
-    return (min(milliseconds() for _ in range(20)) / reference_milliseconds) ** 0.6
+    return 2 * 9 * 128 * 128 * x[:, 0].numel() / min(seconds() for _ in range(20))

@@ -12,7 +12,8 @@ import torch
 
 from diffusion import processes, sweeps
 from diffusion.acceleration import choose
-from diffusion.assembly import sampling_of
+from diffusion.arithmetic import flop_per_step
+from diffusion.assembly import kind_of, sampling_of
 from diffusion.config import build, check, plain
 from diffusion.evaluation.features import ClipFeatures, JudgeFeatures
 from diffusion.evaluation.generation import generate_many, of_this_process, pictures_of
@@ -20,12 +21,13 @@ from diffusion.evaluation.scores import frechet_scores, judged_right
 from diffusion.grids import labelled
 from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.loading import load_model, with_guide
-from diffusion.machine import slower_than_reference
+from diffusion.machine import seconds_per_step
 from diffusion.memory import keep_freed_memory
+from diffusion.paths import relative, writable
 from diffusion.progress import duration, progress
 from diffusion.refusals import refuse_early, refuse_numbers
 from diffusion.runs import GRID_COLUMNS, device_of, planned, quiet, run
-from diffusion.stages import Compose, Stage, kind_of, parent_stage, plan, relative, writable
+from diffusion.stages import Compose, Stage, parent_stage, plan
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ def main(cfg, choices: dict[str, str | None], overrides: list[str], compose: Com
         check(part.cfg, part.cfg.trusted)
         refuse_numbers(part.cfg)
     refuse_early(stage, data)
-    announce(stage, judge)
+    announce(stage, judge, data)
     if processes.rank() == 0:
         sweeps.begin(stage)
     for part in stage.walk():
@@ -68,20 +70,20 @@ def judge_stage(stage: Stage, choices, overrides, compose, data) -> Stage | None
     return parent_stage("judge", plain(stage.cfg.judged_by), stage.cfg, choices, overrides, compose, data)
 
 
-def announce(stage: Stage, judge: Stage | None) -> None:
-    """The plan, with what each stage will take here: seconds per step of the reference machine, scaled by a probe."""
-    slower = slower_than_reference(device_of(stage.cfg)) if not all(s.finished() for s in stage.walk()) else 1.0
+def announce(stage: Stage, judge: Stage | None, data) -> None:
+    """The plan, with what each stage is expected to take here."""
     log.info("plan:")
     total = 0.0
     for part in [*stage.walk(), *([judge] if judge else [])]:
-        left = part.cfg.steps * part.cfg.reference_seconds_per_step * slower
-        budget = part.cfg.budget
+        budget, left = part.cfg.budget, 0.0
+        if not part.finished() and not budget:
+            flop = flop_per_step(part.cfg, data) / processes.world()
+            left = part.cfg.steps * seconds_per_step(flop, device_of(stage.cfg))
         state = ("finished" if part.finished() else "goes on" if part.started()
                  else f"as many of {part.cfg.steps} steps as fit into {budget}" if budget and part.cfg.at_most
                  else f"as many steps as fit into what is left of {budget}" if budget
                  else f"{part.cfg.steps} steps, about {duration(left)} here")
-        if not part.finished() and part is not judge and not budget:
-            total += left
+        total += 0.0 if part is judge else left
         log.info("  %-12s %s  %s%s", part.part, relative(part.folder), state,
                  " (after the samples, to score them)" if part is judge else "")
     if total and not stage.cfg.budget:

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="train")
 def main(cfg: DictConfig) -> None:
     from diffusion.config import build, check, locate
-    from diffusion.stages import writable
+    from diffusion.paths import writable
 
     with told():
         check(cfg, cfg.trusted)

@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="reconstruct_ema")
 def main(cfg: DictConfig) -> None:
     from diffusion import checkpoint
+    from diffusion.paths import relative
     from diffusion.snapshots import reconstruct
-    from diffusion.stages import relative
 
     with told():
         file = checkpoint.load(cfg.ckpt, "latent_diffusion")

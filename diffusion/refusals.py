@@ -2,38 +2,50 @@
 
 import functools
 import logging
+from pathlib import Path
 
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
 from diffusion import checkpoint, processes
 from diffusion.acceleration import choose
-from diffusion.assembly import describe, sampling_of, text_encoder
+from diffusion.assembly import describe, kind_of, sampling_of, text_encoder
 from diffusion.checkpoint import ModelFile
 from diffusion.conditioning import Conditioning
-from diffusion.config import build
+from diffusion.config import build, canonical, fractions, locate
 from diffusion.denoiser import Denoiser
 from diffusion.loading import fitting_guide
+from diffusion.paths import relative
 from diffusion.runs import CannotResume, device_of
 from diffusion.schedules import NoiseSchedule
-from diffusion.stages import Stage, kind_of, refuse_to_extend, relative
+from diffusion.stages import NUMBERS, Stage
 from diffusion.text.clip import CLIP
 
 log = logging.getLogger(__name__)
 
 
 COUNTS = ("steps", "batch", "accumulate", "sampling_steps", "log_every")
-CADENCES = ("validate_every", "sample_every", "save_minutes")  # null: never
-POSITIVE = ("learning_rate", "clip")
+CADENCES = ("validate_every", "sample_every")  # null: never
+POSITIVE = ("learning_rate", "clip", "save_minutes")
+INSTEAD = {  # of Lightning's own options, which would change or cut short a run whose key does not know of them
+    "max_steps": "steps=", "min_steps": "steps=", "max_epochs": "steps=", "min_epochs": "steps=", "max_time": "budget=",
+    "limit_train_batches": "steps=", "overfit_batches": "data.train=", "fast_dev_run": "debug=smoke",
+    "precision": "precision=", "gradient_clip_val": "clip=", "gradient_clip_algorithm": "clip=",
+    "accumulate_grad_batches": "accumulate=", "callbacks": "callbacks=", "logger": "logger=",
+    "default_root_dir": "paths.runs=", "val_check_interval": "validate_every=",
+    "check_val_every_n_epoch": "validate_every=", "strategy": "trainer=ddp", "plugins": "precision=",
+    "use_distributed_sampler": "trainer=ddp", "reload_dataloaders_every_n_epochs": "workers=",
+}
 
 
 def refuse_numbers(cfg) -> None:
     """What YAML takes for a number and a training cannot use. Raises ValueError with all of it."""
-    whole = {name: isinstance(cfg[name], int) and cfg[name] >= 1 for name in COUNTS}
-    positive = {name: isinstance(cfg[name], int | float) and cfg[name] > 0
-                for name in (*POSITIVE, *(name for name in CADENCES if cfg[name] is not None))}
-    wrong = [f"{name} = {cfg[name]}: a whole number, at least 1" for name, fine in whole.items() if not fine]
-    wrong += [f"{name} = {cfg[name]}: a number above 0" for name, fine in positive.items() if not fine]
+    wrong = fractions({name: cfg[name] for name in COUNTS}
+                             | {name: cfg[name] for name in CADENCES if cfg[name] is not None})
+    wrong += [f"{name} = {cfg[name]}: a number above 0" for name in POSITIVE
+              if not isinstance(cfg[name], int | float) or isinstance(cfg[name], bool) or not cfg[name] > 0]
+    wrong += [f"trainer.{name}: take {ours}" for name, ours in INSTEAD.items() if name in cfg.trainer]
     if wrong:
         raise ValueError("\n  ".join(wrong))
     parts = processes.world() * cfg.accumulate
@@ -63,6 +75,28 @@ def refuse_early(stage: Stage, data) -> None:
     file = None if cfg.init_from is None else checkpoint.load(cfg.init_from, kind_of(cfg), cfg.trusted)
     if kind_of(cfg) == "latent_diffusion":
         refuse_diffusion(cfg, data, file)
+
+
+def refuse_to_extend(stage: Stage) -> None:
+    """Raise ValueError where extend_from names a run of another configuration than this stage's with more steps."""
+    cfg, folder = stage.cfg, Path(stage.cfg.extend_from).expanduser()
+    if cfg.init_from is not None:
+        raise ValueError("init_from and extend_from exclude each other: one takes weights, the other a whole run")
+    if cfg.budget is not None:
+        raise ValueError("extend_from goes on to a number of steps: give steps=, not budget=")
+    before, facts = OmegaConf.load(folder / "config.yaml"), checkpoint.load(folder).facts
+    groups = locate(cfg.task["_target_"], cfg.trusted).groups
+    same = [name for name in (*groups, *NUMBERS) if name not in ("data", "steps", "lr")]
+    other = [name for name in same if canonical(cfg[name], cfg.trusted) != canonical(before.get(name), cfg.trusted)]
+    other += ["data"] if facts["data_fingerprint"] != stage.data_fingerprint else []
+    parents = {name: parent.key for name, parent in stage.parents.items()}
+    other += ["parent"] if facts["parents"] != parents else []
+    if other:
+        raise ValueError(f"extend_from = {cfg.extend_from}: that run has another {', another '.join(other)}; only "
+                         "steps and lr may differ. init_from= takes its weights alone")
+    if facts["steps"] >= cfg.steps:
+        raise ValueError(f"extend_from = {cfg.extend_from}: that run has {facts['steps']} steps already, steps = "
+                         f"{cfg.steps}: ask for more")
 
 
 def refuse_diffusion(cfg, data, init_from: ModelFile | None) -> None:

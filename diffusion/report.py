@@ -21,8 +21,8 @@ def main(arguments: list[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     plain_lines()
     with told():
+        from diffusion.paths import relative
         from diffusion.reporting.page import write
-        from diffusion.stages import relative
 
         out = asked.out or (Path(asked.runs[0]) if len(asked.runs) == 1 else Path()) / "report.html"
         runs = write(asked.runs, out, asked.trust)

@@ -5,7 +5,6 @@ import dataclasses
 import gc
 import logging
 import os
-import shutil
 import time
 import warnings
 from collections.abc import Iterator
@@ -20,20 +19,22 @@ from diffusion import budget, checkpoint, processes, snapshots
 from diffusion.acceleration import Acceleration, accelerate, choose
 from diffusion.assembly import ASSEMBLE, settings_of
 from diffusion.callbacks.progress import Progress
-from diffusion.callbacks.saving import AtomicCheckpointIO, Interrupted, Saving
+from diffusion.callbacks.saving import AtomicCheckpointIO, Saving
 from diffusion.callbacks.snapshots import Snapshots
 from diffusion.config import build, plain
 from diffusion.data.batches import MicroBatches, StepLoader
 from diffusion.loggers import loggers_of
 from diffusion.machine import has_fast_bf16
 from diffusion.memory import peak_gib
+from diffusion.paths import relative
 from diffusion.progress import duration
-from diffusion.stages import Stage, config_yaml, extend_path, relative
+from diffusion.stages import Stage, config_yaml, extend_path
 from diffusion.training.base import Training
-from diffusion.training.finite import NonFinite
 from diffusion.training.probe import seconds_per_update
 
 log = logging.getLogger(__name__)
+LEFT = ("config.yaml", "plan.yaml", "metrics.csv", "last.ckpt", "model.safetensors", "results.json", "samples",
+        "evaluation", snapshots.FOLDER)
 GRID_COLUMNS = 8  # pictures of each example prompt, at the end
 
 
@@ -79,16 +80,22 @@ def run(stage: Stage, data, began: float | None = None) -> None:
         log.info("%s: finished before, in %s", stage.part, relative(stage.folder))
         return
     with opened(stage):
-        if resume == "never" and processes.rank() == 0:
-            for name in ("last.ckpt", "results.json", "model.safetensors", "metrics.csv", "plan.yaml"):
-                (stage.folder / name).unlink(missing_ok=True)
-            for name in (snapshots.FOLDER, "evaluation"):
-                shutil.rmtree(stage.folder / name, ignore_errors=True)
         processes.wait()
         train(stage, data, stage.resume_path if started and resume != "never" else extend_path(stage.cfg), began)
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def put_aside(folder: Path) -> None:
+    """What a run left in its folder, into before/TIME/ there: it begins anew, and nothing is lost."""
+    left = [path for path in map(folder.joinpath, LEFT) if path.exists()]
+    if left:
+        before = folder / "before" / time.strftime("%Y-%m-%d_%H-%M-%S")
+        before.mkdir(parents=True)
+        for path in left:
+            path.rename(before / path.name)
+        log.info("what was in %s is now in %s", relative(folder), relative(before))
 
 
 @contextlib.contextmanager
@@ -105,6 +112,8 @@ def opened(stage: Stage) -> Iterator[None]:
         raise BlockingIOError(f"{relative(stage.folder)} is in use by another run of the same configuration") from None
     for leftover in stage.folder.rglob(".*.tmp"):
         leftover.unlink()
+    if stage.cfg.resume == "never":
+        put_aside(stage.folder)
     checkpoint.atomic(stage.folder / "config.yaml", lambda t: Path(t).write_text(config_yaml(stage.cfg)))
     handler = logging.FileHandler(stage.folder / "log.txt")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -203,6 +212,10 @@ def train(stage: Stage, data, resume_from: Path | None, began: float | None = No
                     **strategy(training))
     try:
         trainer.fit(training, loader, ckpt_path=resume_from)
+        if training.updates_done < cfg.steps:
+            raise RuntimeError(f"{stage.part}: training ended after {training.updates_done} of {cfg.steps} steps, by a "
+                               "callback or an option of the trainer; without that, the same command goes on")
+        training.to(device)  # Lightning has moved it to the CPU
         finish(stage, training, data)
     finally:
         close_loggers(trainer)
@@ -253,6 +266,3 @@ def close_loggers(trainer: pl.Trainer) -> None:
         logger.finalize("success")
         if type(logger).__name__ == "WandbLogger" and trainer.is_global_zero:
             logger.experiment.finish()
-
-
-__all__ = ["CannotResume", "Interrupted", "NonFinite", "quiet", "run"]

@@ -17,7 +17,7 @@ from omegaconf import ListConfig, OmegaConf
 from diffusion import checkpoint, processes, scoring
 from diffusion.acceleration import choose
 from diffusion.checkpoint import ModelFile
-from diffusion.config import TRUSTED, build, check, name_of, plain
+from diffusion.config import TRUSTED, build, check, fractions, name_of, plain
 from diffusion.evaluation.generation import generate_many, pictures_of
 from diffusion.full_evaluation import evaluate
 from diffusion.grids import labelled, save_png
@@ -25,8 +25,8 @@ from diffusion.guidance import autoguidance, cfg_pp, classifier_free
 from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.loading import load_model, with_guide
 from diffusion.memory import keep_freed_memory
+from diffusion.paths import relative, writable
 from diffusion.progress import progress
-from diffusion.stages import relative, writable
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,8 @@ def main(cfg, command: Sequence[str] = ()) -> Path:
                          "evaluation=likelihood or evaluation=full")
     scored = bool(cfg.get("evaluation") and cfg.evaluation.samples)
     n = cfg.n if cfg.n is not None else cfg.evaluation.samples if scored else 4
-    if n < 1 or cfg.batch < 1:
-        raise ValueError(f"n = {n} and batch = {cfg.batch}: both must be at least 1")
+    if wrong := fractions({"n": n, "batch": cfg.batch}):
+        raise ValueError("\n  ".join(wrong))
     full = scored and "features" in cfg.evaluation
     if full:
         processes.start()
@@ -118,8 +118,8 @@ def sampling_from(file: ModelFile, cfg) -> Sampling:
         node, trusted = {**file.parts["guidance"], **node}, file.trusted
     check({"guidance": node}, trusted)
     steps = file.facts["sampling_steps"] if cfg.steps is None else cfg.steps
-    if steps < 1:
-        raise ValueError(f"steps = {steps}: at least 1")
+    if wrong := fractions({"steps": steps}):
+        raise ValueError(wrong[0])
     threshold = file.facts.get("threshold") if cfg.threshold is None else cfg.threshold or None
     return Sampling(**chosen, guidance=build(node, trusted), steps=steps, threshold=threshold)
 

@@ -16,18 +16,22 @@ from diffusion.evaluation.likelihood import likelihood_scores
 from diffusion.evaluation.scores import frechet_scores
 from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.loading import load_model, with_guide
+from diffusion.paths import relative
 from diffusion.progress import progress
-from diffusion.stages import relative
 
 log = logging.getLogger(__name__)
 
 
 def data_of(file: ModelFile, cfg):
-    """The data set that the model was trained on."""
+    """The data set that the model was trained on, or another, with a warning."""
     node = dict(file.facts["data"])
     if cfg.data.source is not None:
         node["source"] = cfg.data.source
-    return build(node, ("diffusion.data", *cfg.trust))
+    data = build(node, ("diffusion.data", *cfg.trust))
+    if data.fingerprint() != file.facts["data_fingerprint"]:
+        log.warning("this is not the data that the model was trained on: fingerprint %s, the model's %s",
+                    data.fingerprint(), file.facts["data_fingerprint"])
+    return data
 
 
 def frechet(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, n: int, out: Path) -> Path:
@@ -35,9 +39,6 @@ def frechet(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, n:
     if model.text_encoder is None:
         raise ValueError("evaluation=frechet compares features of the CLIP inside the model file; this model has none")
     data = data_of(file, cfg)
-    if data.fingerprint() != file.facts["data_fingerprint"]:
-        log.warning("this is not the data that the model was trained on: fingerprint %s, the model's %s",
-                    data.fingerprint(), file.facts["data_fingerprint"])
     test = data.split("test")
     rows = positions(len(test), 0, n, cfg.seed)  # in random order: files may lie class by class
     prompts = [test.captions[i] for i in test.caption_ids[rows, 0].tolist()]

@@ -9,9 +9,7 @@ folder, goes on or says that it is done, and a sweep over schedules trains its a
 import dataclasses
 import hashlib
 import json
-import os
 import shlex
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,14 +17,16 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from diffusion.arithmetic import flop_per_step
 from diffusion.budget import seconds_of
 from diffusion.checkpoint import ModelFile, atomic, file_hash, load, model_path
 from diffusion.config import canonical, locate, plain
 
-RECIPE = 7  # raised with every entry under "Numbers changed" in CHANGELOG.md
+RECIPE = 8  # raised with every entry under "Numbers changed" in CHANGELOG.md
 NUMBERS = ("seed", "steps", "batch", "clip", "precision", "optimizer", "lr")
 SHARED = ("data", "paths", "logger", "trainer", "debug")  # groups that a parent takes over from its child
 SHARED_KEYS = ("precision", "compile", "trusted", "workers", "save_minutes")
+REFERENCE = 225e9  # operations a second in a training: 2 CPU cores with fast bf16, but without AMX
 
 Compose = Callable[[list[str]], tuple[DictConfig, dict[str, str | None]]]  # overrides -> configuration, group -> option
 
@@ -102,7 +102,7 @@ def plan(cfg: DictConfig, choices: Mapping[str, str | None], overrides: list[str
         if cfg.get(name) is not None and not _needs_training(cfg, name):
             continue
         parents[name] = parent_stage(name, parent, cfg, choices, overrides, compose, data)
-    for name, share in parents_shares(cfg, parents).items():
+    for name, share in parents_shares(cfg, parents, data).items():
         parent = plain(cfg.parents)[name]
         asked = [*parent.get("overrides", []), f"budget={share}s", "at_most=true"]
         parents[name] = parent_stage(name, {**parent, "overrides": asked}, cfg, choices, overrides, compose, data)
@@ -110,11 +110,13 @@ def plan(cfg: DictConfig, choices: Mapping[str, str | None], overrides: list[str
                  key_of(cfg, parents, data))
 
 
-def parents_shares(cfg: DictConfig, parents: Mapping[str, Stage]) -> dict[str, int]:
+def parents_shares(cfg: DictConfig, parents: Mapping[str, Stage], data) -> dict[str, int]:
     """Seconds for each parent of a run with a budget, where the parents would take more than a third of it on the
-    reference machine: what takes as long there takes as long everywhere, so that every machine finds the same run."""
-    seconds = {name: p.cfg.steps * p.cfg.reference_seconds_per_step for name, p in parents.items()}
-    if cfg.budget is None or sum(seconds.values()) <= seconds_of(cfg.budget) / 3:
+    reference machine: of one machine, so that every other finds the same run."""
+    if cfg.budget is None:
+        return {}
+    seconds = {name: p.cfg.steps * flop_per_step(p.cfg, data) / REFERENCE for name, p in parents.items()}
+    if sum(seconds.values()) <= seconds_of(cfg.budget) / 3:
         return {}
     if any(p.parents or p.cfg.budget for p in parents.values()):  # chosen by hand: they take what they take
         return {}
@@ -173,53 +175,6 @@ def extend_path(cfg: DictConfig) -> Path | None:
     return path
 
 
-def kind_of(cfg) -> str:
-    """What the configured task trains."""
-    return locate(cfg.task["_target_"], cfg.trusted).kind
-
-
-def refuse_to_extend(stage: Stage) -> None:
-    """Raise ValueError where extend_from names a run of another configuration than this stage's with more steps."""
-    cfg, folder = stage.cfg, Path(stage.cfg.extend_from).expanduser()
-    if cfg.init_from is not None:
-        raise ValueError("init_from and extend_from exclude each other: one takes weights, the other a whole run")
-    if cfg.budget is not None:
-        raise ValueError("extend_from goes on to a number of steps: give steps=, not budget=")
-    before, facts = OmegaConf.load(folder / "config.yaml"), load(folder).facts
-    groups = locate(cfg.task["_target_"], cfg.trusted).groups
-    same = [name for name in (*groups, *NUMBERS) if name not in ("data", "steps", "lr")]
-    other = [name for name in same if canonical(cfg[name], cfg.trusted) != canonical(before.get(name), cfg.trusted)]
-    other += ["data"] if facts["data_fingerprint"] != stage.data_fingerprint else []
-    parents = {name: parent.key for name, parent in stage.parents.items()}
-    other += ["parent"] if facts["parents"] != parents else []
-    if other:
-        raise ValueError(f"extend_from = {cfg.extend_from}: that run has another {', another '.join(other)}; only "
-                         "steps and lr may differ. init_from= takes its weights alone")
-    if facts["steps"] >= cfg.steps:
-        raise ValueError(f"extend_from = {cfg.extend_from}: that run has {facts['steps']} steps already, steps = "
-                         f"{cfg.steps}: ask for more")
-
-
-def writable(folder: str | Path, option: str = "paths.runs") -> None:
-    """Raises PermissionError, early, where something could not be kept; `option` chooses another folder."""
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise PermissionError(f"{folder.absolute()} is not writable ({error.strerror}): choose another folder with "
-                              f"{option}=FOLDER") from None
-
-
 def config_yaml(cfg: DictConfig) -> str:
     """The configuration as it was asked for, without what the environment put in."""
     return OmegaConf.to_yaml(cfg, resolve=False)
-
-
-def relative(path: Path) -> str:
-    """As one would type it here."""
-    try:
-        return os.path.relpath(path) if path.absolute().is_relative_to(Path.cwd()) else str(path)
-    except ValueError:
-        return str(path)

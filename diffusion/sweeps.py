@@ -10,8 +10,9 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from diffusion.paths import relative
 from diffusion.reporting import page
-from diffusion.stages import Stage, relative
+from diffusion.stages import Stage
 
 log = logging.getLogger(__name__)
 

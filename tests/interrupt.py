@@ -19,3 +19,13 @@ class SignalAt(pl.Callback):
         if self.armed and training.updates_done == self.step:
             self.armed = False
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+class StopAfter(pl.Callback):
+    """What early stopping does, after a number of steps."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, training, outputs, batch, batch_idx) -> None:
+        trainer.should_stop = training.updates_done >= self.step

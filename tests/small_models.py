@@ -33,6 +33,8 @@ def saved(path, seed=0, text_seed=0, captioned=True, image_channels=3, schedule=
     if captioned:
         parts["text_encoder"], tensors["text_encoder"] = text, encoder.state_dict()
         facts["text_encoder_hash"] = checkpoint.weights_hash(encoder)
+    if "data" in facts:
+        facts["data_fingerprint"] = build(facts["data"]).fingerprint()
     checkpoint.save(path, "latent_diffusion", parts,
                     {"steps": 1, "sampling_steps": 2, "latent_shape": [image_channels, size, size], **facts}, tensors)
     return path

@@ -35,5 +35,14 @@ def only(pattern: str) -> Path:
 
 def interrupted(step: int) -> list[str]:
     """Overrides that send a signal at this step."""
+    return stopped("SignalAt", step)
+
+
+def ended(step: int) -> list[str]:
+    """Overrides that tell the trainer to stop after this step, as early stopping does."""
+    return stopped("StopAfter", step)
+
+
+def stopped(by: str, step: int) -> list[str]:
     return ["trusted=[diffusion,torch.optim,pytorch_lightning,tests]",
-            f"+callbacks.stop={{_target_:tests.interrupt.SignalAt,step:{step}}}"]
+            f"+callbacks.stop={{_target_:tests.interrupt.{by},step:{step}}}"]

@@ -6,6 +6,7 @@ import yaml
 from safetensors.torch import load_file
 
 from diffusion import budget, runs, stages
+from diffusion.arithmetic import flop_per_step
 from diffusion.callbacks.saving import Interrupted
 from diffusion.cli import composed
 from diffusion.config import build
@@ -75,18 +76,19 @@ def planned(*overrides):
     return stages.plan(cfg, choices, asked, composed, build(cfg.data, cfg.trusted))
 
 
-# on the reference machine 100 and 300 seconds
-LONG_PARENTS = ("experiment=latent_shapes",
-                '+parents.autoencoder.overrides=["steps=1000","reference_seconds_per_step=0.1"]',
-                '+parents.text_encoder.overrides=["steps=1000","reference_seconds_per_step=0.3"]')
+LONG_PARENTS = ("experiment=latent_shapes", '+parents.autoencoder.overrides=["steps=9000"]',
+                '+parents.text_encoder.overrides=["steps=3000"]')
 
 
 def test_the_parents_of_a_short_budget_share_a_third_of_it():
     whole = planned(*LONG_PARENTS)
+    data = build(composed(SMALL)[0].data)
+    flop = {name: parent.cfg.steps * flop_per_step(parent.cfg, data) for name, parent in whole.parents.items()}
     short = planned(*LONG_PARENTS, "budget=5min")
     seconds = {name: budget.seconds_of(parent.cfg.budget) for name, parent in short.parents.items()}
     assert sum(seconds.values()) == pytest.approx(100, abs=1)
-    assert seconds["text_encoder"] == pytest.approx(3 * seconds["autoencoder"], rel=0.03)
+    ratio = flop["text_encoder"] / flop["autoencoder"]
+    assert seconds["text_encoder"] == pytest.approx(ratio * seconds["autoencoder"], rel=0.03)
     for name, parent in short.parents.items():
         assert parent.cfg.at_most and parent.cfg.steps == whole.parents[name].cfg.steps
         assert parent.key != whole.parents[name].key

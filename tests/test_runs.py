@@ -20,7 +20,7 @@ from diffusion.cli import composed
 from diffusion.evaluation.generation import generate_many, pictures_of
 from diffusion.loading import load_model
 from diffusion.runs import CannotResume
-from tests.small_runs import ROOT, SMALL, TINY_UNET, interrupted, only, train, use
+from tests.small_runs import ROOT, SMALL, TINY_UNET, ended, interrupted, only, train, use
 
 pytestmark = pytest.mark.usefixtures("hydra")
 
@@ -116,6 +116,21 @@ def test_the_same_command_again_says_that_it_is_done(caplog):
     train("experiment=shapes_clip")
     assert only("shapes_clip/*/model.safetensors").stat().st_mtime_ns == before
     assert "finished before" in caplog.text
+
+
+def test_beginning_anew_puts_aside_what_was_there():
+    train("experiment=shapes_clip")
+    before = only("shapes_clip/*/model.safetensors").read_bytes()
+    train("experiment=shapes_clip", "resume=never")
+    assert only("shapes_clip/*/before/*/model.safetensors").read_bytes() == before
+    assert only("shapes_clip/*/before/*/results.json") and only("shapes_clip/*/results.json")
+
+
+def test_a_training_that_something_else_ends_is_not_finished():
+    with pytest.raises(RuntimeError, match="after 2 of 4 steps"):
+        train("experiment=shapes_clip", *ended(2))
+    assert not list(Path(os.environ["DIFFUSION_RUNS"]).glob("shapes_clip/*/results.json"))
+    assert train("experiment=shapes_clip", "resume=must")["finished"]
 
 
 def test_a_likelihood_is_refused_before_training():

@@ -92,6 +92,12 @@ def test_pictures_tell_their_guidance(model):
     assert len({picture.tobytes() for picture in pictures}) == 4
 
 
+@pytest.mark.parametrize("wrong", ["steps=2.5", "steps=0", "n=1.5", "batch=-1", "steps=many"])
+def test_what_counts_must_be_whole(model, wrong):
+    with pytest.raises(ValueError, match=f"{wrong.replace('=', ' = ')}: a whole number"):
+        sampling.main(asked(model, wrong))
+
+
 def test_cfg_pp_with_a_sampler_that_would_lose_it_is_refused(model):
     with pytest.raises(ValueError, match=r"dpmpp_2m does not step .* take sampler=ddim"):
         drawn(model, "guidance=cfg_pp", "sampler=dpmpp_2m")

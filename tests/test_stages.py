@@ -7,8 +7,9 @@ from hydra import compose
 
 from diffusion.cli import CONFIGS, composed
 from diffusion.config import build, check
+from diffusion.paths import writable
 from diffusion.refusals import refuse_early, refuse_numbers
-from diffusion.stages import plan, writable
+from diffusion.stages import plan
 from tests.options import names
 
 pytestmark = pytest.mark.usefixtures("hydra")

@@ -52,7 +52,7 @@ class Saving(pl.Callback):
         if (batch_idx + 1) % training.accumulate:
             return  # between two passes of one update
         done, alone = training.updates_done, trainer.world_size == 1
-        over = done == training.steps  # a longer run may go on from here: extend_from
+        over = done == training.steps or trainer.should_stop  # a longer run may go on from here: extend_from
         asked, due = self.signal is not None, over or time.monotonic() - self.last > 60 * self.minutes
         if not alone:
             flags = torch.tensor([float(asked), float(due)])  # on the CPU: no device is waited for

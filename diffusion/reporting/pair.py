@@ -13,13 +13,13 @@ from diffusion.evaluation.comparable import comparable
 from diffusion.evaluation.generation import generate_many, pictures_of
 from diffusion.grids import labelled
 from diffusion.loading import load_model, with_guide
+from diffusion.paths import relative, writable
 from diffusion.reporting.differences import differences, shown
 from diffusion.reporting.pictures import unpaired
 from diffusion.reporting.run import Run
 from diffusion.reporting.scores import Score, difference, own_scores
 from diffusion.reporting.tables import HOW
 from diffusion.sampling import device_named, prompts_from, sampling_from
-from diffusion.stages import relative, writable
 
 log = logging.getLogger(__name__)
 

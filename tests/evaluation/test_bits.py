@@ -160,7 +160,8 @@ def save(folder, autoencoder, encoder=None):
         tensors["text_encoder"] = encoder.state_dict()
         parts["text_encoder"] = {"_target_": "diffusion.text.clip.SmallCLIP", **SIZES, "tokenizer": BPE}
     facts = {"steps": 1, "latent_shape": first.latent_shape(32),
-             "data": {"_target_": "diffusion.data.shapes.Shapes", "train": 8, "test": 6}}
+             "data": {"_target_": "diffusion.data.shapes.Shapes", "train": 8, "test": 6},
+             "data_fingerprint": Shapes(train=8, test=6).fingerprint()}
     checkpoint.save(folder / "model.safetensors", "latent_diffusion", parts, facts, tensors)
     return folder / "model.safetensors"
 
