@@ -10,6 +10,7 @@ follows, so that alpha_t x_0 + sigma_t eps = x_t.
 
 import functools
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from diffusion.conditioning import Conditioning
 from diffusion.denoiser import Denoiser
 from diffusion.estimate import Denoise, Estimate
 from diffusion.guidance.branches import branches
+from diffusion.guidance.interval import within
 
 
 def apg(
@@ -30,7 +32,7 @@ def apg(
     eta: float = 0.0,
     norm_threshold: float = math.inf,
     momentum: float = -0.5,
-    interval: tuple[float, float] = (-math.inf, math.inf),
+    interval: Sequence[float] = (-math.inf, math.inf),
 ) -> Denoise:
     """One doubled batch where guidance acts, a single one elsewhere. A model without captions stays as it is.
 
@@ -39,22 +41,22 @@ def apg(
     momentum        beta; Delta is remembered from evaluation to evaluation, of which some samplers make two a step
     interval        in log-SNR, ends included: guide only there (Kynkaanniemi et al. 2024)
 
-    Raises ValueError where r is not positive or |beta| is not below 1.
+    Raises ValueError where r is not positive, |beta| is not below 1, or the interval is empty.
     """
+    acts = within(interval)
     if norm_threshold <= 0:
         raise ValueError(f"guidance=apg: guidance.norm_threshold must be positive (.inf: none), got {norm_threshold}")
     if not -1 < momentum < 1:
         raise ValueError(f"guidance=apg: guidance.momentum must lie between -1 and 1, got {momentum}")
     if cond is None or scale == 1:
         return functools.partial(denoiser, cond=cond)
-    lowest, highest = interval
     predict = branches(denoiser, cond, null)
     delta: Tensor | float = 0.0
 
     def denoise(x_t: Float[Tensor, "b *d"], t: Float[Tensor, ""]) -> Estimate:
         nonlocal delta
         schedule = denoiser.schedule
-        if not lowest <= schedule.log_snr(t) <= highest:
+        if not acts(schedule, t):
             return denoiser(x_t, t, cond)
         y_cond, y_null, f = predict(x_t, t)
         told, untold = (denoiser.estimate(y, x_t, t) for y in (y_cond, y_null))

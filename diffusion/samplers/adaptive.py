@@ -36,7 +36,7 @@ def adaptive(
 
     tolerance  root mean square error of x / sigma a step, relative to 1 + |x / sigma|
     first      the first step's length in lambda
-    most       evaluations within the finite part; raises RuntimeError beyond
+    most       evaluations within the finite part; raises RuntimeError beyond, or where x_0 is not finite
     """
     if not tolerance > 0:
         raise ValueError(f"adaptive: tolerance must be positive, not {tolerance}")
@@ -70,6 +70,8 @@ def adaptive(
         error = h * (-5 * k1 / 72 + k2 / 12 + k3 / 9 - k4 / 8)
         scale = tolerance * (1 + torch.maximum(y.abs(), new.abs()))
         worst = (error / scale).square().flatten(1).mean(1).sqrt().max().item()
+        if not math.isfinite(worst):
+            raise RuntimeError(f"adaptive: x_0 is not finite at log-SNR {2 * lam:.2f}, or next to it")
         evaluations += 3
         if evaluations > most:
             raise RuntimeError(f"adaptive: no end after {most} evaluations (log-SNR {2 * lam:.2f} of {2 * end:.2f}): "
@@ -78,7 +80,7 @@ def adaptive(
             lam, y, k1, seen, x0 = lam + h, new, k4, x0, x0_new
             t = finite[-1] if lam >= end else schedule.t_of(2 * lam)
             yield Step(t, schedule.sigma(t) * y, seen)
-        factor = SAFETY * worst ** (-1 / 3) if worst > 0 and math.isfinite(worst) else SHORTEST if worst else LONGEST
+        factor = SAFETY * worst ** (-1 / 3) if worst > 0 else LONGEST
         h = h * min(max(factor, SHORTEST), LONGEST)
     if times[-1] < finite[-1]:
         x0, eps, _ = denoise(schedule.sigma(finite[-1]) * y, finite[-1])

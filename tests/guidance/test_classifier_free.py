@@ -56,6 +56,12 @@ def around(denoiser, below, above):
     return log_snr + below, log_snr + above
 
 
+@pytest.mark.parametrize("wrong", [{"interval": (5.0, -5.0)}, {"interval": (5.0,)}, {"rescale": -0.5}, {"rescale": 2.}])
+def test_what_would_be_no_guidance_or_another_is_refused(denoiser, wrong):
+    with pytest.raises(ValueError, match=f"guidance.{next(iter(wrong))} = "):
+        classifier_free(denoiser, COND, NULL, 3.0, **wrong)
+
+
 @pytest.mark.parametrize("ends", [(0, math.inf), (-math.inf, 0), (0, 0)])
 def test_the_interval_contains_its_ends(denoiser, ends):
     inside = classifier_free(denoiser, COND, NULL, 3.0, around(denoiser, *ends))(X, T)

@@ -202,6 +202,18 @@ def test_the_adaptive_solver_keeps_to_its_tolerance(schedule, data):
         list(adaptive(data.denoise, schedule, start, ts, tolerance=1e-6, most=10))
 
 
+def test_the_adaptive_sampler_ends_at_a_network_that_is_not_finite():
+    schedule = Cosine()
+    data = Gaussian(schedule)
+
+    def broken(x, t):
+        estimate = data.denoise(x, t)
+        return estimate._replace(x0=estimate.x0 * (torch.nan if schedule.log_snr(t) > 0 else 1.0))
+
+    with pytest.raises(RuntimeError, match="x_0 is not finite"):
+        last(adaptive(broken, schedule, torch.randn(2, 3), trailing(schedule, 10)))
+
+
 @every_schedule
 def test_eulers_method_in_sigma_over_alpha_is_ddim(schedule):
     data, ts = Gaussian(schedule), uniform(schedule, 20)[1:]
