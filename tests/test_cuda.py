@@ -6,8 +6,9 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
-from diffusion import fast_sampling
+from diffusion import fast_sampling, runs
 from diffusion.acceleration import Acceleration, gradient_error
 from diffusion.conditioning import Conditioning
 from diffusion.denoiser import Denoiser
@@ -23,6 +24,7 @@ from diffusion.parameterizations import V
 from diffusion.schedules import Cosine
 from diffusion.training.finite import FiniteGradients, NonFinite
 from diffusion.training.muon import Muon
+from tests.small_runs import train
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 UNET = {"widths": [32, 64], "blocks_per_level": 1, "self_attention": [False, True], "cross_attention": [False, True],
@@ -91,8 +93,17 @@ def test_replayed_gradients_are_those_of_the_eager_network(compilable):
     network = jittered(UNet(3, **UNET)).train()
     x, label = torch.randn(4, 3, 16, 16, device="cuda"), torch.linspace(0, 1000, 4, device="cuda")
     example = x, label, Conditioning(torch.randn(4, 5, 16, device="cuda"))
+    before = counters["inductor"]["cudagraph_skips"]
     worst, _ = gradient_error(network, example, Acceleration(compile=True, graphs=True))
-    assert worst < 1e-2
+    assert worst < 1e-2 and counters["inductor"]["cudagraph_skips"] == before
+
+
+def test_a_stage_ends_where_it_was_trained(hydra, monkeypatch):
+    devices, finish = [], runs.finish
+    monkeypatch.setattr(runs, "finish", lambda stage, training, data: (
+        devices.append(training.device.type), finish(stage, training, data)))
+    train("experiment=shapes_autoencoder", "steps=2")
+    assert devices == ["cuda"]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -204,4 +215,5 @@ def test_a_step_of_training_does_not_wait_for_the_device(tmp_path, monkeypatch, 
         warnings.simplefilter("always")
         cfg, choices = composed(asked)
         pipeline.main(cfg, choices, asked, composed)
-    assert len([w for w in told if "synchroniz" in str(w.message)]) == 1  # the parents end before
+    waits = [w for w in told if "called a synchronizing CUDA operation" in str(w.message)]
+    assert len(waits) == 1  # the parents end before

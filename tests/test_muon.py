@@ -106,9 +106,10 @@ def test_it_goes_on_from_its_state_to_the_bit():
 def test_a_copy_goes_on_by_itself():
     parameters, gradients = drawn([(16, 40), (7,)], count=2)
     optimizer = Muon(parameters)
+    optimizer.compute_dtype = torch.bfloat16
     steps(optimizer, parameters, gradients[:1])
     other = copy.deepcopy(optimizer)
-    assert other.recorded == {}
+    assert other.recorded == {} and other.compute_dtype == torch.bfloat16
     steps(optimizer, parameters, gradients[1:])
     steps(other, other.param_groups[0]["params"], gradients[1:])
     assert all(map(torch.equal, parameters, other.param_groups[0]["params"]))

@@ -92,6 +92,9 @@ class Muon(torch.optim.Optimizer):
                                   "eps": eps, "fused": fused})
         self.recorded: dict[nn.Parameter, tuple[tuple, Replayed]] = {}  # by the first parameter of a group
 
+    def __getstate__(self):
+        return {**super().__getstate__(), "compute_dtype": self.compute_dtype}
+
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
         self.recorded = {}  # what a state that was loaded or copied replaces
