@@ -176,20 +176,19 @@ def main() -> None:
         contest = Contest(asked.judge, asked.n, device)
         name, speed = f"time_to_quality_{device.type}", convolution_rate(device)
         same = {"n": asked.n, "steps": asked.steps, "rival_guidance": RIVAL_SCALE, "judge": contest.features.hash}
-        before = earlier(RESULTS / f"{name}.json", same | {"machine": machine(device)}, speed)
-        ours, rival = before.get("ours", {}), before.get("rival", {})
         for minutes in asked.ours:
-            ours[f"{minutes:g}"] = contest.ours(minutes, asked.steps)
-            write(name, same, speed, ours, rival, device)
+            add(name, same, speed, device, "ours", minutes, contest.ours(minutes, asked.steps))
         for minutes in asked.minutes:
-            theirs = contest.rival(minutes, asked.rival == "latents", asked.steps)
-            rival.setdefault(asked.rival, {})[f"{minutes:g}"] = theirs
-            write(name, same, speed, ours, rival, device)
+            add(name, same, speed, device, asked.rival, minutes,
+                contest.rival(minutes, asked.rival == "latents", asked.steps))
 
 
-def write(name: str, same: dict[str, Any], speed: float, ours: Runs, rival: dict[str, Runs], device: torch.device
-          ) -> None:
-    """After every run, so that none is lost with a later one."""
+def add(name: str, same: dict[str, Any], speed: float, device: torch.device, kind: str, minutes: float,
+        run: dict[str, Any]) -> None:
+    """Write the result anew, with one run more: after each, so that none is lost with a later one."""
+    before = earlier(RESULTS / f"{name}.json", same | {"machine": machine(device)}, speed)
+    ours, rival = before.get("ours", {}), before.get("rival", {})
+    (ours if kind == "ours" else rival.setdefault(kind, {}))[f"{minutes:g}"] = run
     pairs = overtaken(ours, rival)
     first = pairs[0] if pairs else {"rival_minutes": None, "our_minutes": None}
     record(name, rounded({"rival_minutes": first["rival_minutes"], "our_minutes": first["our_minutes"], "pairs": pairs,

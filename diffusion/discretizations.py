@@ -93,7 +93,7 @@ def _ends(
     if math.isinf(low) or math.isinf(high):
         raise ValueError(
             f"this grid needs finite ends, {schedule} runs from log-SNR {own_min:g} to {own_max:g}: "
-            "give log_snr_min or log_snr_max"
+            "give +discretization.log_snr_min=-10 or +discretization.log_snr_max=10"
         )
     if low >= high:
         raise ValueError(f"a grid falls from noise to data: log_snr_min = {low:g} must be below log_snr_max = {high:g}")

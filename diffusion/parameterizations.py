@@ -143,8 +143,8 @@ class Velocity(Parameterization):
     def refusal(self, schedule):
         if schedule.rates(0.5) is not None:
             return None
-        return (f"parameterization=velocity needs finite rates alpha' and sigma', {schedule} has none (its sigma rises "
-                "like sqrt(t)); choose v, or a schedule such as rectified_flow or cosine_flow")
+        return (f"parameterization=velocity needs finite rates alpha' and sigma', {schedule} gives none (near the data "
+                "sigma rises too fast); choose straight or v, or a schedule such as rectified_flow or cosine_flow")
 
 
 class Straight(Parameterization):

@@ -3,9 +3,9 @@
     pixels    -log P(x)
     latents   -log P(x) <= E_q[-log p(z)] - H(q(z | x)) + E_q[-log P(x | z)],    z whitened, z ~ q(z | x)
 
-P(x | z) is a discretised Laplace distribution around the decoded picture, of which the autoencoder's L1 error is the
-negative log-likelihood. Its one number, the scale, is fitted to training pictures and stated with the result. The draws
-for picture i depend on (seed, i) only.
+P(x | z) is a discretised Laplace distribution around the decoded picture, whichever error the decoder has learned. Its
+one number, the scale, is fitted to training pictures and stated with the result. The draws for picture i depend on
+(seed, i) only.
 """
 
 import abc

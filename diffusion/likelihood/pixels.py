@@ -2,7 +2,7 @@
 
     dequantised   -log P(x) <= -E log p(x + (u - 1/2) / 127.5) + d log 127.5    a density's bins (Theis et al. 2016)
     levels        P(x) = N(x_t / alpha; x, e^-l) / sum over levels              the noise's own (Kingma et al. 2021)
-    laplace       P(x) = int over x's bin of Laplace(mean, b)                   a decoder that learned the L1 error
+    laplace       P(x) = int over x's bin of Laplace(mean, b)                   around a decoded picture
 
 Each gives nats per sample; `bits_per_dim` is what the literature quotes.
 """

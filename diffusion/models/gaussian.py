@@ -14,10 +14,6 @@ class Gaussian:
     mean: Float[Tensor, "b c h w"]
     log_var: Float[Tensor, "b c h w"]
 
-    @property
-    def mode(self) -> Float[Tensor, "b c h w"]:
-        return self.mean
-
     def sample(self, noise: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """mean + std noise: differentiable in both moments."""
         return self.mean + (self.log_var / 2).exp() * noise

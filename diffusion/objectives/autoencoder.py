@@ -1,8 +1,9 @@
 """The autoencoder's loss (Rombach et al. 2022, section 3.1 and appendix G; Esser et al. 2021, Eqs. 6-7):
 
-    |x - x'|  +  w_p ||f(x) - f(x')||^2  +  w_KL KL(q(z|x) || N(0, I))  +  lambda w_adv (-D(x'))
+    d(x, x')  +  w_p ||f(x) - f(x')||^2  +  w_KL KL(q(z|x) || N(0, I))  +  lambda w_adv (-D(x'))
 
-lambda balances the adversarial gradient against the reconstruction's at the decoder's last layer.
+d is the mean absolute (l1) or squared (l2) error; lambda balances the adversarial gradient against the reconstruction's
+at the decoder's last layer.
 """
 
 from collections.abc import Callable

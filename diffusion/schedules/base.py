@@ -50,7 +50,7 @@ class NoiseSchedule(abc.ABC):
     def rates(
         self, t: Float[Tensor, "*t"] | float
     ) -> tuple[Float64[Tensor, "*t"], Float64[Tensor, "*t"]] | None:
-        """alpha', sigma' in closed form; None where they are unbounded (sigma', if sigma^2 ~ t near 0)."""
+        """alpha', sigma' in closed form; None where sigma' is unbounded near the data."""
         return None
 
     def label(self, t: Float[Tensor, "*t"] | float) -> Float64[Tensor, "*t"]:

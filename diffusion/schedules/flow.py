@@ -3,7 +3,7 @@
     RectifiedFlow   alpha = 1 - t          sigma = t               (Liu et al. 2023; Lipman et al. 2023 with t -> 1 - t)
     CosineFlow      alpha = cos(pi t / 2)  sigma = sin(pi t / 2)   (Albergo & Vanden-Eijnden 2023, Eq. 5)
 
-Their SNR reaches 0 at t = 1, so they take v, x0 or velocity, not eps.
+Their SNR reaches 0 at t = 1, so they take neither eps nor edm.
 """
 
 import dataclasses

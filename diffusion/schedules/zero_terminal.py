@@ -16,7 +16,7 @@ from diffusion.schedules.table import Table
 
 @dataclasses.dataclass(frozen=True)
 class ZeroTerminal(Table):
-    """Needs v or x0: at SNR 0, eps is x_t and tells nothing."""
+    """Not for eps or edm: at SNR 0, eps is x_t and tells nothing."""
 
     base: Table
 

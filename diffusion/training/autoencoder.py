@@ -16,12 +16,7 @@ from diffusion.data.captioned import CaptionedImages
 from diffusion.data.pictures import Pictures, at_once, chunks, share
 from diffusion.evaluation.reconstruction import quality
 from diffusion.models.autoencoder import KLAutoencoder
-from diffusion.objectives.autoencoder import (
-    adaptive_weight,
-    hinge_discriminator,
-    hinge_generator,
-    l1,
-)
+from diffusion.objectives.autoencoder import adaptive_weight, hinge_discriminator, hinge_generator
 from diffusion.pixels import to_float, to_uint8
 from diffusion.training.base import Training
 
@@ -50,8 +45,8 @@ class AutoencoderTraining(Training):
     groups = ("autoencoder", "data", "task")
     kind = "autoencoder"
 
-    def __init__(self, *, model: KLAutoencoder, node: dict, data, perceptual=None,
-                 reconstruction: Callable = l1, kl_weight: float = 1e-6, perceptual_weight: float = 0.0,
+    def __init__(self, *, model: KLAutoencoder, node: dict, data, reconstruction: Callable, perceptual=None,
+                 kl_weight: float = 1e-6, perceptual_weight: float = 0.0,
                  discriminator: nn.Module | None = None, adversarial_weight: float = 0.5,
                  adversarial_start: int | None = None,
                  statistics_images: int = 10_000, **settings):
