@@ -104,8 +104,9 @@ def accelerate(
 
     example()  positional inputs of one training call, at the training batch's size
     verdicts   folder that remembers per network, machine and version what compiling came to
-    passes     how many are ahead, or how many seconds: compiled only where that repays. Neither: wherever its gradients
-    seconds    are right
+    passes     how many are ahead,
+    seconds    or how long they may take: it is compiled only where that repays. Neither given: wherever the compiled
+               gradients are right
     """
     if not plan.compile:
         network.to(memory_format=plan.memory_format)

@@ -59,8 +59,8 @@ class Recording:
 
 
 class FastNetwork:
-    """A network that finds its fastest way once per shape of its inputs. With gradients, and where the network does
-    not say that it is `recordable`, it is the network itself."""
+    """A network that picks the fastest way to run, once per shape of its inputs: recorded, compiled or neither. Under
+    autograd, and if it is not `recordable`, it runs as it is."""
 
     def __init__(self, network: Network):
         self.network = network

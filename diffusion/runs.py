@@ -130,8 +130,8 @@ def opened(stage: Stage) -> Iterator[None]:
 
 
 def planned(stage: Stage, device: torch.device) -> tuple[Acceleration, bool]:
-    """What plan.yaml says, or a first look at the machine; and whether it was the former. A plan for another kind of
-    device does not count."""
+    """The acceleration that plan.yaml holds, with True, or else a first choice for this machine, with False. A plan made
+    for another kind of device is ignored."""
     path, asked = stage.folder / "plan.yaml", stage.cfg.compile
     plan = yaml.safe_load(path.read_text()) if path.exists() else {}
     if plan.get("device") != device.type:
