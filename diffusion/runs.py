@@ -130,8 +130,8 @@ def opened(stage: Stage) -> Iterator[None]:
 
 
 def planned(stage: Stage, device: torch.device) -> tuple[Acceleration, bool]:
-    """The acceleration that plan.yaml holds, with True, or else a first choice for this machine, with False. A plan made
-    for another kind of device is ignored."""
+    """The acceleration that plan.yaml holds, and True; or a first choice for this machine, and False. A plan made for
+    another kind of device is ignored."""
     path, asked = stage.folder / "plan.yaml", stage.cfg.compile
     plan = yaml.safe_load(path.read_text()) if path.exists() else {}
     if plan.get("device") != device.type:
