@@ -32,6 +32,19 @@ def test_the_global_state_is_left_alone():
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+def test_reseeding_is_torchs_own(device):
+    def drawn():
+        return torch.rand(3, device=device), torch.randn(3, device=device), torch.rand(3)
+
+    rng.reseed(0, 5, "dropout", torch.device(device))
+    found, seed = drawn(), torch.initial_seed()
+    torch.manual_seed(seed)
+    assert all(map(torch.equal, found, drawn()))
+    rng.reseed(0, 6, "dropout", torch.device(device))
+    assert torch.initial_seed() != seed and not torch.equal(found[0], drawn()[0])
+
+
 def test_another_process_draws_the_same():
     code = "from diffusion import rng; print(rng.integers(10**6, (5,), 3, 4, 'label').tolist())"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

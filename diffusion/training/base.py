@@ -104,7 +104,7 @@ class Training(pl.LightningModule, abc.ABC):
     # What all stages share
 
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
-        torch.manual_seed(rng.number(self.seed, batch["step"], f"dropout {batch['rows'][0]}"))
+        rng.reseed(self.seed, batch["step"], f"dropout {batch['rows'][0]}", self.device)
         return self.loss(batch)
 
     def optimizer_of(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
