@@ -21,12 +21,13 @@ from diffusion.arithmetic import flop_per_step
 from diffusion.budget import seconds_of
 from diffusion.checkpoint import ModelFile, atomic, file_hash, load, model_path
 from diffusion.config import canonical, locate, plain
+from diffusion.machine import TYPICAL
 
 RECIPE = 8  # raised with every entry under "Numbers changed" in CHANGELOG.md
 NUMBERS = ("seed", "steps", "batch", "clip", "precision", "optimizer", "lr")
 SHARED = ("data", "paths", "logger", "trainer", "debug")  # groups that a parent takes over from its child
 SHARED_KEYS = ("precision", "compile", "trusted", "workers", "save_minutes")
-REFERENCE = 225e9  # operations a second in a training: 2 CPU cores with fast bf16, but without AMX
+REFERENCE = TYPICAL / 2  # operations a second in a training on such cores: the same on every machine
 
 Compose = Callable[[list[str]], tuple[DictConfig, dict[str, str | None]]]  # overrides -> configuration, group -> option
 
