@@ -23,7 +23,7 @@ from diffusion.checkpoint import ModelFile, atomic, file_hash, load, model_path
 from diffusion.config import canonical, locate, plain
 from diffusion.machine import TYPICAL
 
-RECIPE = 8  # raised with every entry under "Numbers changed" in CHANGELOG.md
+RECIPE = 9  # raised with every entry under "Numbers changed" in CHANGELOG.md
 NUMBERS = ("seed", "steps", "batch", "clip", "precision", "optimizer", "lr")
 SHARED = ("data", "paths", "logger", "trainer", "debug")  # groups that a parent takes over from its child
 SHARED_KEYS = ("precision", "compile", "trusted", "workers", "save_minutes")

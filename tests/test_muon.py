@@ -1,6 +1,7 @@
 """Muon is torch's on matrices and AdamW on the rest; nothing bad reaches the weights."""
 
 import copy
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -10,9 +11,10 @@ from torch import nn
 from diffusion.acceleration import Acceleration
 from diffusion.training.base import Training
 from diffusion.training.muon import Muon, is_wide, orthogonalized
+from diffusion.training.optim import lay_as_parameters
 
 
-@pytest.mark.parametrize("shape", [(3, 16, 40), (2, 40, 16), (1, 24, 24)])
+@pytest.mark.parametrize("shape", [(3, 16, 40), (2, 40, 16), (1, 24, 24), (2, 16, 144), (3, 160, 20)])
 def test_singular_values_come_near_one_and_directions_stay(shape):
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     u, s, vh = torch.linalg.svd(matrices, full_matrices=False)
@@ -21,6 +23,19 @@ def test_singular_values_come_near_one_and_directions_stay(shape):
     found = torch.diagonal(inside, dim1=1, dim2=2)
     assert (found > 0.68).all() and (found < 1.21).all()
     torch.testing.assert_close(inside, torch.diag_embed(found), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("smallest", [1e-2, 1e-4, 1e-8, 0])
+def test_the_shorter_form_of_long_matrices_is_the_iteration_on_their_singular_values(smallest):
+    generator = torch.Generator().manual_seed(0)
+    u, _ = torch.linalg.qr(torch.randn(2, 32, 32, generator=generator, dtype=torch.float64))
+    v, _ = torch.linalg.qr(torch.randn(2, 200, 32, generator=generator, dtype=torch.float64))
+    s = torch.linspace(1, smallest**0.25, 32, dtype=torch.float64) ** 4
+    moved = s / s.norm()
+    for _ in range(5):
+        moved = 3.4445 * moved - 4.775 * moved**3 + 2.0315 * moved**5
+    expected = (u * moved @ v.mT).float()
+    torch.testing.assert_close(orthogonalized((u * s @ v.mT).float(), torch.bfloat16), expected, rtol=0, atol=1e-3)
 
 
 def test_scale_does_not_count():
@@ -68,14 +83,19 @@ def test_channels_last_changes_nothing():
     torch.testing.assert_close(kernel, other.contiguous())
 
 
-def test_a_layout_that_changes_on_the_way_changes_nothing():
-    (kernel,), gradients = drawn([(16, 8, 3, 3)])
+@pytest.mark.parametrize("make", [Muon, partial(torch.optim.AdamW, fused=True)])
+@pytest.mark.parametrize("shape", [(16, 8, 3, 3), (4, 8, 3, 3)])
+def test_a_run_that_goes_on_in_another_memory_format_moves_alike(make, shape):
+    (kernel,), gradients = drawn([shape])
     other = nn.Parameter(kernel.detach().clone())
-    first, second = Muon([kernel]), Muon([other])
-    steps(first, [kernel], gradients)
-    steps(second, [other], gradients[:2])
+    whole, first = make([kernel]), make([other])
+    steps(whole, [kernel], gradients)
+    steps(first, [other], gradients[:2])
     other.data = other.data.to(memory_format=torch.channels_last)
-    steps(second, [other], gradients[2:])
+    second = make([other])
+    second.load_state_dict(first.state_dict())
+    lay_as_parameters(second)
+    steps(second, [other], [[g.to(memory_format=torch.channels_last) for g in round_] for round_ in gradients[2:]])
     torch.testing.assert_close(kernel, other.contiguous())
 
 

@@ -109,6 +109,24 @@ def test_accumulation_changes_no_number_but_rounding():
     assert_same_training(one, logged())
 
 
+def test_a_run_goes_on_with_another_accumulation():
+    train(*TASKS["diffusion"][:2], *LOGGED)
+    one = logged()
+    with pytest.raises(RuntimeError, match="after 2 of 4 steps"):
+        train(*TASKS["diffusion"][:2], *LOGGED, "resume=never", *ended(2))
+    train(*TASKS["diffusion"][:2], *LOGGED, "accumulate=2", "resume=must")
+    assert_same_training(one, logged())
+
+
+def test_an_extended_run_keeps_the_step_its_discriminator_began_at():
+    adversarial = [o for o in TASKS["adversarial"] if "adversarial_start" not in o]
+    train(*adversarial, "lr=constant", "steps=4", "log_every=1")
+    run = only("shapes_autoencoder/*/model.safetensors").parent
+    extended = train(*adversarial, "lr=constant", "steps=24", "log_every=1", f"extend_from={run}")
+    with open(run.parent / extended["key"] / "metrics.csv", newline="") as file:
+        assert all(row["train/adversarial"] for row in csv.DictReader(file))
+
+
 def test_the_same_command_again_says_that_it_is_done(caplog):
     caplog.set_level("INFO")
     train("experiment=shapes_clip")

@@ -41,7 +41,7 @@ def test_what_cannot_change_the_weights_keeps_the_run(same):
     assert planned(extra + same).key == planned().key
 
 
-@pytest.mark.parametrize("other", ["seed=1", "steps=5", "batch=32", "learning_rate=3e-4", "schedule=linear",
+@pytest.mark.parametrize("other", ["seed=1", "steps=5", "batch=16", "learning_rate=3e-4", "schedule=linear",
                                    "parameterization=eps", "weighting=min_snr", "+schedule.T=500", "precision=32",
                                    "task.caption_dropout=0.2", "data.seed=5", "autoencoder=kl_f2", "text_encoder=none",
                                    "objective=hybrid", "coupling=optimal_transport", "task.offset_noise=0.1",
@@ -91,6 +91,14 @@ def test_a_backbone_takes_its_channels_from_its_neighbours(backbone):
 ])
 def test_a_backbone_that_does_not_fit_is_refused_before_anything_is_trained(overrides, says):
     stage = planned(*overrides)
+    with pytest.raises(ValueError, match=says):
+        refuse_early(stage, build(stage.cfg.data, stage.cfg.trusted))
+
+
+@pytest.mark.parametrize(("overrides", "says"), [(["evaluation.samples=1"], "evaluation.samples = 1"),
+                                                 (["data.test=1"], "the test split has 1 picture")])
+def test_too_few_pictures_for_the_scores_are_refused(overrides, says):
+    stage = planned("experiment=latent_shapes", *overrides)
     with pytest.raises(ValueError, match=says):
         refuse_early(stage, build(stage.cfg.data, stage.cfg.trusted))
 

@@ -14,7 +14,7 @@ from diffusion.objectives.classification import all_right, classification_loss
 from diffusion.objectives.contrastive import contrastive_loss
 from diffusion.pixels import to_float, to_uint8
 from diffusion.training.diffusion import DiffusionTraining
-from diffusion.training.finite import FiniteGradients, NonFinite
+from diffusion.training.finite import FiniteGradients, NonFinite, refuse_scale
 from diffusion.training.meter import Meter
 from diffusion.training.optim import constant, cosine, linear
 
@@ -146,3 +146,9 @@ def test_rows_are_fetched_from_tensors_and_from_pictures_on_demand_alike():
 
     index = torch.tensor([4, 1])
     assert rows_of(data, index).tolist() == rows_of(Pictures(), index).tolist() == [[8, 9], [2, 3]]
+
+
+def test_a_scale_that_only_falls_ends_the_training():
+    refuse_scale(1.0, 5)
+    with pytest.raises(NonFinite, match=r"before step 30 .* scaled by 0\.5"):
+        refuse_scale(0.5, 30)

@@ -38,7 +38,8 @@ class AutoencoderTraining(Training):
 
     reconstruction      diffusion.objectives.autoencoder.l1 or l2
     kl_weight           times the KL summed over a picture's latents and divided by its values: all terms are means
-    discriminator       learns too, and counts from step adversarial_start on (None: after a quarter of the steps)
+    discriminator       learns too, and counts from step adversarial_start on (None: after a quarter of the steps; of
+                        those it had at first, where a run is extended)
     statistics_images   how many training pictures the latents' mean and standard deviation are measured on
     """
 
@@ -59,7 +60,7 @@ class AutoencoderTraining(Training):
         self.adversarial_start = self.steps // 4 if adversarial_start is None else adversarial_start
         self.statistics_images = statistics_images
         self.automatic_optimization = discriminator is None
-        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self.updates = 0
         self._perceptual = [perceptual]  # in a list: frozen, no part of this module's state
         if perceptual_weight and perceptual is None:
             raise ValueError("task.perceptual_weight needs features: name a parent text_encoder in the experiment "
@@ -163,7 +164,15 @@ class AutoencoderTraining(Training):
 
     @property
     def updates_done(self) -> int:
-        return self.global_step if self.discriminator is None else int(self.updates)
+        return self.global_step if self.discriminator is None else self.updates
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["adversarial_start"] = self.adversarial_start
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.updates, self.adversarial_start = checkpoint["updates"], checkpoint["adversarial_start"]
 
     # What it shows, and what it leaves behind
 
@@ -175,6 +184,8 @@ class AutoencoderTraining(Training):
 
     def quality(self, split: CaptionedImages, images: int) -> dict[str, float]:
         size = at_once(split.images)
+        for name in ("psnr", "ssim"):  # a share may be empty
+            self.meter_validation.add(name, torch.empty(0, device=self.device))
         for index in chunks(share(min(images, len(split)), self.rank, self.world), size):
             x = split.images[index.start : index.stop].to(self.device)
             y = self._round_trip(x)

@@ -19,8 +19,9 @@ from diffusion.acceleration import Acceleration
 from diffusion.checkpoint import ModelFile
 from diffusion.data.batches import Fetch
 from diffusion.memory import resident
-from diffusion.training.finite import FiniteGradients
+from diffusion.training.finite import FiniteGradients, refuse_scale
 from diffusion.training.meter import Meter
+from diffusion.training.optim import lay_as_parameters
 
 
 class Training(pl.LightningModule, abc.ABC):
@@ -138,6 +139,8 @@ class Training(pl.LightningModule, abc.ABC):
         for schedule in self.trainer.lr_scheduler_configs:  # a run that is extended has a new curve
             for group, base in zip(schedule.scheduler.optimizer.param_groups, schedule.scheduler.base_lrs, strict=True):
                 group["lr"] = base * self.lr(self.updates_done, self.steps)
+        for optimizer in self.trainer.optimizers:
+            lay_as_parameters(optimizer)
         self._since = (self.updates_done, time.perf_counter())
 
     @property
@@ -149,6 +152,8 @@ class Training(pl.LightningModule, abc.ABC):
         done = self.updates_done
         if (done % self.log_every and done != self.steps) or done == self._since[0]:
             return
+        if (scaler := getattr(self.trainer.precision_plugin, "scaler", None)) is not None:
+            refuse_scale(scaler.get_scale(), done)
         before, then = self._since
         self._since = (done, time.perf_counter())
         rate = (done - before) * self.batch / (self._since[1] - then)
@@ -165,8 +170,11 @@ class Training(pl.LightningModule, abc.ABC):
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         self.seconds = checkpoint["seconds"]
-        # the last batch of a run that is extended is not the last one any more
+        # Lightning counts passes, of which an update may have had another number; and the last batch of a run that is
+        # extended is not the last one any more. What was saved at the end of a pass is not yet `completed`
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        passes = checkpoint["updates"] * self.accumulate
+        progress["current"] |= {"ready": passes, "started": passes, "processed": passes, "completed": passes - 1}
         progress["is_last_batch"] = checkpoint["updates"] == self.steps
 
     def log_line(self, metrics: dict[str, float]) -> None:

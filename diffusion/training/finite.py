@@ -47,6 +47,14 @@ class FiniteGradients:
         refuse(norm, step, rate)
 
 
+def refuse_scale(scale: float, step: int) -> None:
+    """Raise NonFinite where a gradient scaler, which halves its scale at every gradient that is not finite, has come
+    below 1: it is not the scale."""
+    if scale < 1:
+        raise NonFinite(f"the gradients before step {step} are not finite in float16, even with the loss scaled by "
+                        f"{scale:.2g}: those updates were not made")
+
+
 def refuse(norm: Tensor, step: int, rate: float) -> None:
     """Raise NonFinite unless the norm is finite."""
     if not torch.isfinite(norm):

@@ -36,4 +36,4 @@ def test_a_sweep_leaves_a_page_and_its_runs_compare(tmp_path, monkeypatch, caplo
     assert out.exists()
     text = caplog.text
     assert "Linear" in text and "Cosine" in text and "loss_ema" in text
-    assert "not comparable, reference: Linear, V" in text
+    assert "not comparable, reference: Linear, Straight" in text
