@@ -32,7 +32,7 @@ from diffusion.paths import relative, writable
 from diffusion.scoring import data_of
 
 log = logging.getLogger(__name__)
-RECIPE = 4  # raised where the same command gives other numbers
+RECIPE = 5  # raised where the same command gives other numbers
 
 
 def evaluate(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, n: int, command: Sequence[str]) -> Path:
@@ -46,7 +46,7 @@ def evaluate(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, n
     settings = {"n": n, "extractors": {extract.name: extract.hash for extract in extractors},
                 "training_pictures": asked.training_pictures, "sensitivity_pictures": asked.sensitivity_pictures,
                 "references": [checkpoint.file_hash(Path(path).expanduser()) for path in listed(asked.reference)]}
-    key = digest([drawing, settings, RECIPE])[:10]
+    key = digest([drawing, settings])[:10]
     home = Path(cfg.out).expanduser() if cfg.out else file.path.parent / "evaluation"
     folder = home / key
     writable(folder, "out")
@@ -108,8 +108,8 @@ def references(extractors: Sequence[FeatureExtractor], cfg) -> list[Reference]:
 def drawing_of(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, fingerprint: str) -> dict:
     """What determines picture i, whatever n is."""
     guide = fitting_guide(sampling, model.latent_shape, cfg.trust)
-    return {"model_hash": checkpoint.file_hash(file.path), "data_fingerprint": fingerprint, "seed": cfg.seed,
-            "sampler": name_of(sampling.sampler), "discretization": name_of(sampling.discretization),
+    return {"recipe": RECIPE, "model_hash": checkpoint.file_hash(file.path), "data_fingerprint": fingerprint,
+            "seed": cfg.seed, "sampler": name_of(sampling.sampler), "discretization": name_of(sampling.discretization),
             "steps": sampling.steps, "guidance": name_of(sampling.guidance), "threshold": sampling.threshold,
             "weights": cfg.weights, "negative": cfg.negative, "precision": model.acceleration.precision,
             "guide_hash": guide and checkpoint.file_hash(guide.path)}

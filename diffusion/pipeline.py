@@ -3,6 +3,7 @@
     check -> data -> plan -> parents -> model -> grid of samples -> judge -> scores
 """
 
+import contextlib
 import logging
 import shlex
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from diffusion import processes, sweeps
+from diffusion import checkpoint, processes, sweeps
 from diffusion.acceleration import choose
 from diffusion.arithmetic import flop_per_step
 from diffusion.assembly import kind_of, sampling_of
@@ -26,7 +27,7 @@ from diffusion.memory import keep_freed_memory
 from diffusion.paths import relative, writable
 from diffusion.progress import duration, progress
 from diffusion.refusals import refuse_early, refuse_numbers
-from diffusion.runs import GRID_COLUMNS, device_of, planned, quiet, run
+from diffusion.runs import GRID_COLUMNS, device_of, lock_of, planned, quiet, run
 from diffusion.stages import Compose, Stage, parent_stage, plan
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,8 @@ def main(cfg, choices: dict[str, str | None], overrides: list[str], compose: Com
         run(part, data, began if part is stage else None)
     results = stage.results()
     if kind_of(stage.cfg) == "latent_diffusion":
-        results = sampled_and_scored(stage, judge, data)
+        with lock_of(stage) if processes.rank() == 0 else contextlib.nullcontext():  # commands may share a finished run
+            results = sampled_and_scored(stage, judge, data)
     if processes.rank() == 0:
         sweeps.record(stage, results)
     return results
@@ -128,9 +130,9 @@ def sampled_and_scored(stage: Stage, judge: Stage | None, data) -> dict:
 
 def drawn_otherwise(stage: Stage) -> list[str]:
     """This command's choices of sampling that the model file, which an earlier one may have written, does not hold."""
-    facts, parts = stage.model().facts, stage.model().parts
-    same = all(parts[name] == plain(stage.cfg[name]) for name in ("sampler", "discretization", "guidance"))
-    if same and facts["sampling_steps"] == stage.cfg.sampling_steps:
+    held = checkpoint.header(stage.model_path)
+    same = all(held["parts"][name] == plain(stage.cfg[name]) for name in ("sampler", "discretization", "guidance"))
+    if same and held["facts"]["sampling_steps"] == stage.cfg.sampling_steps:
         return []
     return [shlex.quote(o.replace("sampling_steps=", "steps=")) for o in stage.overrides
             if o.partition("=")[0].partition(".")[0] in ("sampler", "discretization", "guidance", "sampling_steps")]

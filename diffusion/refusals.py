@@ -75,6 +75,17 @@ def refuse_early(stage: Stage, data) -> None:
     file = None if cfg.init_from is None else checkpoint.load(cfg.init_from, kind_of(cfg), cfg.trusted)
     if kind_of(cfg) == "latent_diffusion":
         refuse_diffusion(cfg, data, file)
+        if cfg.evaluation.samples and not stage.finished():
+            refuse_few(cfg, data)
+
+
+def refuse_few(cfg, data) -> None:
+    """Raise ValueError where there are too few pictures for a Frechet distance at the end."""
+    advice = "a Frechet distance takes 2 pictures at least; evaluation=none leaves it out"
+    if cfg.evaluation.samples < 2:
+        raise ValueError(f"evaluation.samples = {cfg.evaluation.samples}: {advice}")
+    if (test := len(data.split("test"))) < 2:
+        raise ValueError(f"the test split has {test} picture: {advice}")
 
 
 def refuse_to_extend(stage: Stage) -> None:

@@ -74,7 +74,7 @@ def integers(
 class SampleNoise:
     """noise(x) -> z ~ N(0, 1) like x, whose row k comes from the k-th picture's own generator on the CPU.
 
-    A picture is (prompt, seed, i): the i-th picture of that prompt and seed; the prompt is None without text.
+    A picture is (prompt, seed, i): the i-th picture of that prompt and seed, which count without text, too.
     Each call draws on. The start is a draw too: `SampleNoise(pictures, "start")(torch.empty(n, c, h, w))`.
     """
 

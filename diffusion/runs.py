@@ -98,6 +98,11 @@ def put_aside(folder: Path) -> None:
         log.info("what was in %s is now in %s", relative(folder), relative(before))
 
 
+def lock_of(stage: Stage) -> FileLock:
+    """What a process holds while it writes into the stage's folder."""
+    return FileLock(stage.folder / ".lock")
+
+
 @contextlib.contextmanager
 def opened(stage: Stage) -> Iterator[None]:
     """The stage's folder, for this run alone, with its configuration and a log file."""
@@ -105,7 +110,7 @@ def opened(stage: Stage) -> Iterator[None]:
         yield
         return
     stage.folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(stage.folder / ".lock")
+    lock = lock_of(stage)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -136,7 +141,7 @@ def planned(stage: Stage, device: torch.device) -> tuple[Acceleration, bool]:
     plan = yaml.safe_load(path.read_text()) if path.exists() else {}
     if plan.get("device") != device.type:
         return choose(stage.cfg.precision, asked, device), False
-    has_fast_bf16(device)  # a plan made elsewhere must not crash here
+    has_fast_bf16(device)  # asked for what it does besides: where bf16 crashes, it keeps this process from it
     kept = Acceleration(**plan["acceleration"])
     return kept if asked == "auto" else dataclasses.replace(
         kept, compile=bool(asked), graphs=bool(asked) and device.type == "cuda"), True
@@ -210,6 +215,7 @@ def train(stage: Stage, data, resume_from: Path | None, began: float | None = No
                     use_distributed_sampler=False, plugins=[AtomicCheckpointIO()],
                     accumulate_grad_batches=cfg.accumulate if training.automatic_optimization else 1,
                     **strategy(training))
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # waits for the device; Saving does the same
     try:
         trainer.fit(training, loader, ckpt_path=resume_from)
         if training.updates_done < cfg.steps:

@@ -34,9 +34,14 @@ def decode(pictures: Iterable[tuple[str, bytes | Path]], prepare: Prepare) -> UI
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode; what is transparent becomes white, 16-bit grey keeps its upper 8 bits."""
+    """Any mode of integers; what is transparent becomes white, 16-bit grey keeps its upper 8 bits."""
+    if image.mode == "F":
+        raise ValueError("its values are floating-point numbers, whose range no file tells; save it in 8 or 16 bits")
     if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+        grey = np.asarray(image)
+        if image.mode != "I" or grey.max() > 255:
+            grey = grey >> 8
+        return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

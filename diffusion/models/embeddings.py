@@ -15,7 +15,8 @@ from torch import Tensor, nn
 def sinusoidal(t: Float[Tensor, " b"], dim: int) -> Float[Tensor, "b dim"]:
     """Cosines first, then sines, in float32; `dim` is even.
 
-    The slowest wave has a period of 2 pi 10^4 and the fastest of 2 pi, so t should span about 0 to 1000.
+    The slowest wave has a period of 2 pi 10^4 and the fastest of 2 pi: labels span 0 to 1000, or a few units (EDM's
+    c_noise).
     """
     k = torch.arange(dim // 2, dtype=torch.float32, device=t.device)
     w = torch.exp(-math.log(10_000) * k / (dim // 2))

@@ -31,7 +31,7 @@ class Uncertainty(nn.Module):
 
     def u(self, log_snr: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """The logarithm of the loss expected at these noise levels; beyond |l| = 20 it is that of 20."""
-        c_noise = -log_snr.clamp(-20, 20).to(self.phase) / 8
+        c_noise = -log_snr.clamp(-20, 20).to(self.phase, non_blocking=True) / 8
         waves = math.sqrt(2) * torch.cos(2 * math.pi * (c_noise[:, None] * self.frequency + self.phase))
         with torch.autocast(waves.device.type, enabled=False):
             return self.linear(waves)[:, 0]

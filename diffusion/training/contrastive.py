@@ -80,10 +80,10 @@ class ContrastiveTraining(Training):
             return {f"retrieval_{name}": self._retrieval(split) for name, split in self.data.retrieval().items()}
 
     def _retrieval(self, split: CaptionedImages) -> float:
-        """Candidates: the first caption of each content in the set."""
+        """Candidates: one caption of each content in the set."""
         contents, which = torch.unique(split.content, return_inverse=True)
-        first = torch.zeros(len(contents), dtype=torch.int64).scatter_(0, which, split.caption_ids[:, 0])
-        captions = [split.captions[i] for i in first.tolist()]
+        chosen = torch.zeros(len(contents), dtype=torch.int64).scatter_(0, which, split.caption_ids[:, 0])
+        captions = [split.captions[i] for i in chosen.tolist()]
         text = self.model.text_embedding(self.model.tokenize(captions))
         image = torch.cat([self.model.image_embedding(to_float(split.images[i.start : i.stop].to(self.device)))
                            for i in chunks(range(len(split)), at_once(split.images))])

@@ -80,6 +80,7 @@ class JudgeTraining(Training):
     def validate(self) -> dict[str, float]:
         self.model.eval()
         size = at_once(self.test_set.images)
+        self.meter_validation.add("accuracy", torch.empty(0, device=self.device))  # a share may be empty
         for index in chunks(share(len(self.test_set), self.rank, self.world), size):
             x = self._format(to_float(self.test_set.images[index.start : index.stop].to(self.device)))
             with self.eager(), self.acceleration.autocast(self.device):

@@ -36,6 +36,14 @@ def test_sixteen_bits_keep_the_upper_eight():
     assert to_rgb(image).getpixel((0, 0)) == (0x40, 0x40, 0x40)
 
 
+def test_thirty_two_bits_are_taken_by_what_they_hold():
+    for value in (0x40, 0x40FF):
+        image = Image.fromarray(np.full((2, 2), value, dtype=np.int32))
+        assert to_rgb(image).getpixel((0, 0)) == (0x40, 0x40, 0x40)
+    with pytest.raises(ValueError, match="floating-point"):
+        to_rgb(Image.fromarray(np.full((2, 2), 0.5, dtype=np.float32)))
+
+
 def test_a_bad_picture_is_named():
     with pytest.raises(ValueError, match="row 1: the picture is 5 x 4, 4 x 4 expected"):
         decode([("row 0", png("RGB")), ("row 1", png("RGB", (5, 4)))], exactly(4))
