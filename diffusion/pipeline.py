@@ -79,7 +79,7 @@ def announce(stage: Stage, judge: Stage | None, data) -> None:
     for part in [*stage.walk(), *([judge] if judge else [])]:
         budget, left = part.cfg.budget, 0.0
         if not part.finished() and not budget:
-            flop = flop_per_step(part.cfg, data) / processes.world()
+            flop = flop_per_step(part.cfg, data, processes.world())
             left = part.cfg.steps * seconds_per_step(flop, device_of(stage.cfg))
         state = ("finished" if part.finished() else "goes on" if part.started()
                  else f"as many of {part.cfg.steps} steps as fit into {budget}" if budget and part.cfg.at_most

@@ -20,9 +20,9 @@ def described(*overrides):
     return cfg, choices, asked, build(cfg.data, cfg.trusted)
 
 
-def counted(*overrides) -> int:
+def counted(*overrides, processes: int = 1) -> float:
     cfg, _, _, data = described(*overrides)
-    return flop_per_step(cfg, data)
+    return flop_per_step(cfg, data, processes)
 
 
 @pytest.mark.parametrize("asked", [
@@ -32,7 +32,7 @@ def counted(*overrides) -> int:
     ("experiment=latent_shapes", "backbone=dit_tiny", "autoencoder=identity", "text_encoder=none"),
 ], ids=lambda asked: f"{asked[0]} {'dit' if 'backbone=dit_tiny' in asked else ''}")
 def test_it_is_what_an_update_computes(asked):
-    cfg, choices, asked, data = described(*asked, "batch=4")
+    cfg, choices, asked, data = described(*asked, "batch=4", "optimizer=adamw")
     stage = stages.plan(cfg, choices, asked, composed, data)
     network, example = runs.assembled(stage, data).accelerated()
     with FlopCounterMode(display=False) as counter:
@@ -42,11 +42,20 @@ def test_it_is_what_an_update_computes(asked):
 
 
 def test_it_follows_batch_size_widths_and_pictures():
-    small = counted("experiment=latent_shapes", "batch=8")
-    assert counted("experiment=latent_shapes", "batch=24") == 3 * small
-    assert counted("experiment=latent_shapes", "batch=8", *TINY_UNET) < small
-    assert counted("experiment=latent_shapes", "batch=8", "data.image_size=64") > 3.9 * small
+    asked = "experiment=latent_shapes", "optimizer=adamw", "batch=8"
+    small = counted(*asked)
+    assert counted(*asked[:2], "batch=24") == 3 * small == 6 * counted(*asked, processes=2)
+    assert counted(*asked, *TINY_UNET) < small
+    assert counted(*asked, "data.image_size=64") > 3.9 * small
     assert counted(*ADVERSARIAL) > counted("experiment=shapes_autoencoder")
+
+
+def test_muons_products_are_the_same_for_every_batch_and_process():
+    def muons(*asked, **split) -> float:
+        return counted("experiment=latent_shapes", *asked, **split) - counted(
+            "experiment=latent_shapes", "optimizer=adamw", *asked, **split)
+
+    assert muons("batch=8") == muons("batch=24") == muons("batch=8", processes=2) > muons("batch=8", *TINY_UNET) > 0
 
 
 def test_the_plan_tells_what_overrides_cost(monkeypatch, caplog):
