@@ -23,7 +23,7 @@ from diffusion.checkpoint import atomic
 from diffusion.machine import has_fast_bf16
 
 log = logging.getLogger(__name__)
-NETWORKS = 1  # raised where a network computes the same in another way: what compiling came to is found out anew
+NETWORKS = 2  # raised where a network computes the same in another way: what compiling came to is found out anew
 DTYPES = {"32": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -93,7 +93,7 @@ WRONG = 0.3  # relative error of one parameter's gradient: bf16 rounding reaches
 # seconds of uncompiled passes: compiling takes minutes, and saves half of them on a CPU at best, four fifths on a GPU
 WORTH_TRYING = {"cpu": 600, "cuda": 300}
 FEW = 100  # passes that are not worth measuring
-RIGHT, SLOWER = "right", "right, but slower"  # verdicts; any other tells what is wrong
+RIGHT, SLOWER, FAILED = "right", "right, but slower", "not to be had"  # verdicts; any other tells what is wrong
 
 
 def accelerate(
@@ -125,14 +125,8 @@ def accelerate(
     verdict = None if verdicts is None else verdicts / f"{_machine(network, example(), plan)}.txt"
     known = processes.from_first(verdict.read_text() if verdict is not None and verdict.exists() else None)
     if known is None:
-        worst, name = gradient_error(network, example(), plan)
-        known = RIGHT if worst < WRONG else f"wrong at {name} (relative error {worst:.2g})"
-        if known == RIGHT and weighed:
-            compiled = seconds_per_pass(network, example(), plan)
-            if compiled > uncompiled:
-                known = f"{SLOWER} ({compiled:.3g} s a pass there and back, uncompiled {uncompiled:.3g} s)"
-        known = processes.from_first(known)
-        if verdict is not None:
+        known = processes.from_first(tried(network, example(), plan, uncompiled if weighed else None))
+        if verdict is not None and not known.startswith(FAILED):
             atomic(verdict, lambda temporary: Path(temporary).write_text(known))
     if known == RIGHT or (not weighed and known.startswith(SLOWER)):
         plan.compiled(network)
@@ -141,6 +135,24 @@ def accelerate(
     network.to(memory_format=plain.memory_format)
     log.info("compiled gradients of %s are %s: it runs uncompiled", type(network).__name__, known)
     return plain
+
+
+def tried(network: nn.Module, example: tuple, plan: Acceleration, uncompiled: float | None) -> str:
+    """What compiling comes to, beside a pass that takes `uncompiled` seconds."""
+    try:
+        worst, name = gradient_error(network, example, plan)
+        if not worst < WRONG:
+            return f"wrong at {name} (relative error {worst:.2g})"
+        if uncompiled is not None and (compiled := seconds_per_pass(network, example, plan)) > uncompiled:
+            return f"{SLOWER} ({compiled:.3g} s a pass there and back, uncompiled {uncompiled:.3g} s)"
+    except Exception as error:  # no compiler, or one that fails
+        return f"{FAILED} ({first_line(error)})"
+    return RIGHT
+
+
+def first_line(error: Exception) -> str:
+    """Of its message, or its kind where it has none."""
+    return (str(error) or repr(error)).splitlines()[0]
 
 
 def seconds_per_pass(network: nn.Module, example: tuple, plan: Acceleration, repeats: int = 3) -> float:
@@ -167,18 +179,20 @@ def gradient_error(network: nn.Module, example: tuple, plan: Acceleration) -> tu
     for module in dropouts:
         module.p = 0.0
     before = copy.deepcopy(network.state_dict())
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)
-                                              ).to(parameter.device))
-    eager = _gradients(network, example, plan)
-    plan.compiled(network)
-    for _ in range(3 if plan.graphs else 1):  # the first pass only runs, the second is recorded, the third replayed
-        compiled = _gradients(network, example, plan)
-    network.load_state_dict(before)
-    for module, p in dropouts.items():
-        module.p = p
-    network.zero_grad(set_to_none=True)
+    try:
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)
+                                                  ).to(parameter.device))
+        eager = _gradients(network, example, plan)
+        plan.compiled(network)
+        for _ in range(3 if plan.graphs else 1):  # the first pass only runs, the second is recorded, the third replayed
+            compiled = _gradients(network, example, plan)
+    finally:
+        network.load_state_dict(before)
+        for module, p in dropouts.items():
+            module.p = p
+        network.zero_grad(set_to_none=True)
     total = torch.stack([g.norm() for g in eager.values()]).norm()
     errors = {name: ((compiled[name] - g).norm() / g.norm().clamp(min=1e-2 * total)).item()
               for name, g in eager.items()}
@@ -194,7 +208,7 @@ def _gradients(network: nn.Module, example: tuple, plan: Acceleration) -> dict[s
     with plan.autocast(device):
         out = as_one(network(*example))
     weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(device)
-    (out.float() * weight).mean().backward()
+    (out.float() * weight).sum().backward()  # a mean's gradients are too small for float16
     return {name: p.grad.float().clone() for name, p in network.named_parameters() if p.grad is not None}
 
 

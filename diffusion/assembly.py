@@ -23,7 +23,7 @@ def settings_of(cfg, rank: int = 0, world: int = 1) -> dict:
     """What every training is told."""
     optimizer = build(cfg.optimizer, cfg.trusted)
     if str(cfg.precision) == "16-mixed":
-        optimizer = functools.partial(optimizer, fused=False)  # a fused step would unscale after the clipping
+        optimizer = functools.partial(optimizer, fused=None)  # a fused step would unscale after the clipping
     return {"seed": cfg.seed, "steps": cfg.steps, "batch": cfg.batch, "optimizer": optimizer,
             "lr": build(cfg.lr, cfg.trusted), "clip": cfg.clip, "log_every": cfg.log_every, "rank": rank,
             "world": world, "accumulate": cfg.accumulate, "workers": cfg.workers}

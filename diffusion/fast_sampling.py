@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffusion.acceleration import first_line
 from diffusion.conditioning import Conditioning
 from diffusion.denoiser import Denoiser
 from diffusion.models.attention import keys_kept, keys_told, refresh_keys
@@ -86,7 +87,10 @@ class FastNetwork:
         self.untried = set(self.ways)
 
     def _way(self, run: Pass, x: Tensor, label: Tensor, cond: Conditioning | None) -> Pass:
-        return Recording(self.network, run, x, label, cond) if x.is_cuda else run
+        if not x.is_cuda:
+            return run
+        with torch.cuda.stream(torch.cuda.current_stream(x.device)):  # a recording that fails leaves another one behind
+            return Recording(self.network, run, x, label, cond)
 
     def _better(self, way: Pass, *inputs) -> Pass:
         """The compiled way, or this one."""
@@ -102,7 +106,7 @@ class FastNetwork:
             other = self._way(compiled, *inputs)
             other(*inputs)  # it compiles here
         except Exception as error:  # no compiler, or one that fails: what was drawn so far must not be lost
-            log.warning("the network could not be compiled, it goes on uncompiled: %s", str(error).splitlines()[0])
+            log.warning("the network could not be compiled, it goes on uncompiled: %s", first_line(error))
             return way
         y, seconds = timed(way, *inputs)
         z, compiled_seconds = timed(other, *inputs)

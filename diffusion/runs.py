@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from filelock import FileLock, Timeout
+from pytorch_lightning.plugins.precision import MixedPrecision
 
 from diffusion import budget, checkpoint, processes, snapshots
 from diffusion.acceleration import Acceleration, accelerate, choose
@@ -82,6 +83,8 @@ def run(stage: Stage, data, began: float | None = None) -> None:
     with opened(stage):
         processes.wait()
         train(stage, data, stage.resume_path if started and resume != "never" else extend_path(stage.cfg), began)
+    if torch.cuda.is_available():  # what was compiled holds the memory of its recordings
+        torch.compiler.reset()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -167,6 +170,8 @@ def train(stage: Stage, data, resume_from: Path | None, began: float | None = No
     cfg, started = stage.cfg, time.perf_counter()
     began = started if began is None else began
     device = device_of(cfg)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     steps = kept_steps(stage) if cfg.budget is not None else None
     cfg.steps = steps or cfg.steps
     pl.seed_everything(cfg.seed, verbose=False)
@@ -205,14 +210,13 @@ def train(stage: Stage, data, resume_from: Path | None, began: float | None = No
     batches = MicroBatches(pictures, fetch, batch=cfg.batch, steps=cfg.steps, seed=cfg.seed, rank=processes.rank(),
                            world=processes.world(), accumulate=cfg.accumulate)
     loader = StepLoader(batches, lambda: training.updates_done, cfg.workers)
-    fp16 = acceleration.precision == "16-mixed"
+    scaling = [LossScaling("16-mixed", "cuda")] if acceleration.precision == "16-mixed" else []
     callbacks = [Progress(stage.part), *build(cfg.callbacks, cfg.trusted).values(),
                  Snapshots(stage.folder, resume_from and resume_from.parent),
                  Saving(stage.resume_path, cfg.save_minutes)]
     trainer = build(cfg.trainer, cfg.trusted, max_epochs=1, default_root_dir=str(stage.folder), callbacks=callbacks,
                     accelerator="gpu" if device.type == "cuda" else "cpu", logger=loggers_of(stage),
-                    precision="16-mixed" if fp16 else "32-true",
-                    use_distributed_sampler=False, plugins=[AtomicCheckpointIO()],
+                    use_distributed_sampler=False, plugins=[AtomicCheckpointIO(), *scaling],
                     accumulate_grad_batches=cfg.accumulate if training.automatic_optimization else 1,
                     **strategy(training))
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # waits for the device; Saving does the same
@@ -225,6 +229,13 @@ def train(stage: Stage, data, resume_from: Path | None, began: float | None = No
         finish(stage, training, data)
     finally:
         close_loggers(trainer)
+
+
+class LossScaling(MixedPrecision):
+    """Lightning's, without its autocast: which operations are in float16 is said where they are."""
+
+    def forward_context(self) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext()
 
 
 def strategy(training: Training) -> dict:

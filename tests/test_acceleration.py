@@ -86,6 +86,24 @@ def test_dropped_gradients_are_seen_and_the_network_stays_eager(tmp_path, caplog
     assert not again.compile
 
 
+class Breaks(Drops):
+    """A network that no compiler takes."""
+
+    def forward(self, x):
+        if self.compiled:
+            raise RuntimeError
+        return super().forward(x)
+
+
+def test_without_a_compiler_a_network_stays_eager_with_its_weights_and_is_tried_again(tmp_path, caplog):
+    caplog.set_level("INFO")
+    network, x = Breaks(), (torch.randn(16, 4),)
+    before = {name: p.clone() for name, p in network.state_dict().items()}
+    assert not accelerate(network, lambda: x, Acceleration(compile=True), tmp_path).compile
+    assert "not to be had (RuntimeError())" in caplog.text and not list(tmp_path.iterdir())
+    assert all(torch.equal(before[name], p) for name, p in network.state_dict().items())
+
+
 @pytest.mark.slow
 def test_compiled_gradients_of_a_real_network_are_right_and_its_weights_are_kept(compilable):
     torch.manual_seed(0)

@@ -13,6 +13,7 @@ from diffusion.objectives.autoencoder import adaptive_weight, hinge_discriminato
 from diffusion.objectives.classification import all_right, classification_loss
 from diffusion.objectives.contrastive import contrastive_loss
 from diffusion.pixels import to_float, to_uint8
+from diffusion.runs import LossScaling
 from diffusion.training.diffusion import DiffusionTraining
 from diffusion.training.finite import FiniteGradients, NonFinite, refuse_scale
 from diffusion.training.meter import Meter
@@ -152,3 +153,8 @@ def test_a_scale_that_only_falls_ends_the_training():
     refuse_scale(1.0, 5)
     with pytest.raises(NonFinite, match=r"before step 30 .* scaled by 0\.5"):
         refuse_scale(0.5, 30)
+
+
+def test_loss_scaling_leaves_it_to_the_networks_what_is_in_float16():
+    with LossScaling("16-mixed", "cpu").train_step_context():
+        assert not torch.is_autocast_enabled("cpu")

@@ -34,8 +34,9 @@ def orthogonalized(matrices: Float[Tensor, "k m n"], dtype: torch.dtype = torch.
     if rows > columns:
         return orthogonalized(matrices.mT, dtype, turns).mT
     if matrices.is_cpu and columns >= LONG * rows:
-        x = matrices / (torch.linalg.matrix_norm(matrices, keepdim=True) + 1e-7)
-        return all_turns(x @ x.mT, turns) @ x
+        square = matrices @ matrices.mT
+        scale = 1 / (square.diagonal(dim1=1, dim2=2).sum(1).sqrt() + 1e-7)[:, None, None]
+        return scale * all_turns(scale.square() * square, turns) @ matrices
     x = matrices.to(dtype)
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     for _ in range(turns):
