@@ -142,7 +142,8 @@ class Folder:
     def _content(self) -> str:
         """Of the files' bytes and of which split they belong to."""
         root = Path(self.source).expanduser()
-        files = {split: files_digest(root, files) for split, files in self._listing.files.items()}
+        cache = None if self.cache is None else Path(self.cache)
+        files = {split: files_digest(root, files, cache) for split, files in self._listing.files.items()}
         return digest([files, self._listing.texts])
 
     @functools.cached_property

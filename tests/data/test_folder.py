@@ -1,4 +1,6 @@
+import hashlib
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -130,3 +132,25 @@ def test_the_fingerprint_follows_the_content_and_not_the_place(tmp_path):
     assert Folder(str(tmp_path / "b"), image_size=8).fingerprint() != base
     other_words = {"0/000.png": {"file_name": "0/000.png", "text": "other words"}}
     assert Folder(str(captioned(tmp_path / "c", rows=other_words)), image_size=8).fingerprint() != base
+
+
+def test_a_file_is_read_once_for_the_fingerprint_unless_it_changes(tmp_path, monkeypatch):
+    root, cache, read = captioned(tmp_path / "a", n=4), str(tmp_path / "cache"), []
+    real = hashlib.file_digest
+
+    def noted(file, algorithm):
+        read.append(Path(file.name).name)
+        return real(file, algorithm)
+
+    monkeypatch.setattr(hashlib, "file_digest", noted)
+
+    def fingerprint():
+        read.clear()
+        return Folder(str(root), image_size=8, cache=cache).fingerprint()
+
+    first = fingerprint()
+    assert sorted(read) == ["000.png", "001.png", "002.png", "003.png"]
+    assert fingerprint() == first and not read
+    picture(root / "0" / "002.png", (9, 9, 9))
+    assert fingerprint() != first and read == ["002.png"]
+    assert fingerprint() == Folder(str(root), image_size=8).fingerprint()
