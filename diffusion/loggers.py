@@ -25,7 +25,8 @@ class Csv(pl.loggers.logger.Logger):
         if self.path.exists():
             with open(self.path, newline="") as file:
                 for row in csv.DictReader(file):
-                    self.rows[int(row.pop("step"))] = {k: float(v) for k, v in row.items() if v != ""}
+                    step = int(float(row.pop("step")))  # an earlier version wrote 2.0 for 2
+                    self.rows[step] = {k: float(v) for k, v in row.items() if v != ""}
 
     name = version = None
 

@@ -54,6 +54,22 @@ def test_an_interrupted_run_ends_bit_equal_to_one_that_was_not(task, tmp_path, m
     assert not different
 
 
+def test_a_run_that_is_interrupted_twice_logs_what_one_that_was_not_does(tmp_path, monkeypatch):
+    def lines() -> list[dict[str, str]]:
+        with open(only("latent_shapes/*/metrics.csv"), newline="") as file:
+            return [{k: v for k, v in row.items() if "per_second" not in k} for row in csv.DictReader(file)]
+
+    asked = *TASKS["diffusion"], "steps=8", "log_every=2"
+    train(*asked)
+    whole = lines()
+    use(tmp_path / "second", monkeypatch)
+    for step in (3, 6):  # between two lines, and at one
+        with pytest.raises(Interrupted):
+            train(*asked, *interrupted(step))
+    train(*asked)
+    assert lines() == whole and len(whole) >= 4
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["diffusion", "adversarial"])
 def test_an_extended_run_ends_bit_equal_to_a_longer_one(task, tmp_path, monkeypatch):

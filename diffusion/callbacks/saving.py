@@ -59,6 +59,7 @@ class Saving(pl.Callback):
             dist.all_reduce(flags, dist.ReduceOp.MAX)
             asked, due = (flag > 0 for flag in flags.tolist())
         if asked or due:
+            training.tell()  # before it is interrupted
             trainer.save_checkpoint(self.path)
             self.last = time.monotonic()
         if asked:

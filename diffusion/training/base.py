@@ -149,6 +149,10 @@ class Training(pl.LightningModule, abc.ABC):
         return self.global_step
 
     def on_train_batch_end(self, outputs, batch: dict, batch_idx: int) -> None:
+        self.tell()
+
+    def tell(self) -> None:
+        """The log line that is due, once."""
         done = self.updates_done
         if (done % self.log_every and done != self.steps) or done == self._since[0]:
             return
@@ -165,11 +169,12 @@ class Training(pl.LightningModule, abc.ABC):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         self.finite.wait()
-        checkpoint["updates"] = self.updates_done
+        checkpoint["updates"], checkpoint["meter"] = self.updates_done, self.meter.state_dict()
         checkpoint["seconds"] = self.seconds + time.perf_counter() - self.started
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         self.seconds = checkpoint["seconds"]
+        self.meter.load_state_dict(checkpoint.get("meter", {}), self.device)
         # Lightning counts passes, of which an update may have had another number; and the last batch of a run that is
         # extended is not the last one any more. What was saved at the end of a pass is not yet `completed`
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]

@@ -29,23 +29,29 @@ class Meter:
     def _accumulate(self, name: str, value: Tensor) -> None:
         self.sums[name] = self.sums[name] + value if name in self.sums else value
 
-    def take(self) -> dict[str, float]:
-        """All ranks must have added the same names."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """The sums since the last take(), over all processes, which must have added the same names."""
         names = sorted(self.sums)
-        if names and processes.world() > 1:
-            flat = torch.cat([self.sums[n] for n in names])
-            dist.all_reduce(flat)
-            for name, part in zip(names, flat.split([len(self.sums[n]) for n in names]), strict=True):
-                self.sums[name] = part
-        means = {}
-        for name in names:
+        if not names or processes.world() == 1:
+            return {name: self.sums[name] for name in names}
+        flat = torch.cat([self.sums[n] for n in names])
+        dist.all_reduce(flat)
+        return dict(zip(names, flat.split([len(self.sums[n]) for n in names]), strict=True))
+
+    def load_state_dict(self, state: dict[str, Tensor], device: torch.device) -> None:
+        """On the first process; the others begin at 0."""
+        self.sums = {name: value.to(device) * (processes.rank() == 0) for name, value in state.items()}
+
+    def take(self) -> dict[str, float]:
+        sums, means = self.state_dict(), {}
+        for name in sums:
             if name.endswith("|sum"):
-                bins, counts = self.sums[name].tolist(), self.sums[name[:-3] + "count"].tolist()
+                bins, counts = sums[name].tolist(), sums[name[:-3] + "count"].tolist()
                 low = ["-inf", *(f"{e:g}" for e in self.edges)]
                 high = [*(f"{e:g}" for e in self.edges), "inf"]
                 means.update({f"{name[:-4]}_{a}..{b}": s / c for a, b, s, c in zip(low, high, bins, counts) if c})
             elif not name.endswith("|count"):
-                total, count = self.sums[name].tolist()
+                total, count = sums[name].tolist()
                 means[name] = total / count
         self.sums = {}
         return means
