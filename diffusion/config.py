@@ -75,8 +75,8 @@ def build(node, trusted: Iterable[str] = TRUSTED, **objects):
 
 
 def canonical(node, trusted: Iterable[str] = TRUSTED):
-    """The node without the arguments that equal the target's default: what identifies a run. A new optional argument
-    changes nobody's identity."""
+    """The node without the arguments that equal the target's default, 1.0 as 1: what identifies a run. A new optional
+    argument changes nobody's identity."""
     node = plain(node)
     if isinstance(node, Mapping):
         defaults = {}
@@ -87,7 +87,7 @@ def canonical(node, trusted: Iterable[str] = TRUSTED):
                 if not (key in defaults and _same(value, defaults[key]))}
     if isinstance(node, Sequence) and not isinstance(node, str):
         return [canonical(item, trusted) for item in node]
-    return node
+    return int(node) if isinstance(node, float) and node.is_integer() else node
 
 
 def _same(value, default) -> bool:

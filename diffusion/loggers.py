@@ -22,7 +22,8 @@ class Csv(pl.loggers.logger.Logger):
     def __init__(self, folder: str | Path):
         super().__init__()
         self.path, self.rows = Path(folder) / "metrics.csv", {}
-        if self.path.exists():
+        self.goes_on = self.path.exists()
+        if self.goes_on:
             with open(self.path, newline="") as file:
                 for row in csv.DictReader(file):
                     step = int(float(row.pop("step")))  # an earlier version wrote 2.0 for 2
@@ -37,8 +38,8 @@ class Csv(pl.loggers.logger.Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        for later in [s for s in self.rows if s > step]:
-            del self.rows[later]
+        if self.goes_on:  # what came after the state that the run goes on from is done again
+            self.rows, self.goes_on = {s: row for s, row in self.rows.items() if s <= step}, False
         self.rows.setdefault(step, {}).update({k: float(v) for k, v in metrics.items()})
         self.save()
 
@@ -54,7 +55,7 @@ class Csv(pl.loggers.logger.Logger):
             with open(temporary, "w", newline="") as file:
                 writer = csv.DictWriter(file, ["step", *names])
                 writer.writeheader()
-                writer.writerows({"step": step, **row} for step, row in self.rows.items())
+                writer.writerows({"step": step, **row} for step, row in sorted(self.rows.items()))
 
         atomic(self.path, write)
 
@@ -74,6 +75,8 @@ def wandb(*, stage: Stage, project: str = "diffusion", offline: bool = False, gr
     from pytorch_lightning.loggers import WandbLogger
 
     run = f"{stage.experiment}-{stage.key}"
+    if begun_anew := len(list((stage.folder / "before").glob("*"))):  # resume=never
+        run += f"-{1 + begun_anew}"
     return WandbLogger(project=project, offline=offline, id=run, name=run, save_dir=str(stage.folder), entity=entity,
                        group=group, resume="allow", config=plain(stage.cfg))
 

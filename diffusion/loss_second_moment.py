@@ -44,7 +44,8 @@ class LossSecondMoment:
 
     @torch.no_grad()
     def update(self, t: Float[Tensor, " n"], loss: Float[Tensor, " n"]) -> None:
-        """Learn from the losses of one whole batch, not weighted by 1 / p."""
+        """Learn from the losses of one whole batch, not weighted by 1 / p; from those that are finite."""
+        t, loss = t[loss.isfinite()], loss[loss.isfinite()]
         bins = len(self.seen)
         k = (t.double() * bins).ceil().long().sub(1).clamp(0, bins - 1)
         n = torch.bincount(k, minlength=bins)

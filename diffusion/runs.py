@@ -35,7 +35,7 @@ from diffusion.training.probe import seconds_per_update
 
 log = logging.getLogger(__name__)
 LEFT = ("config.yaml", "plan.yaml", "metrics.csv", "last.ckpt", "model.safetensors", "results.json", "samples",
-        "evaluation", snapshots.FOLDER)
+        "evaluation", "tensorboard", "wandb", snapshots.FOLDER)
 GRID_COLUMNS = 8  # pictures of each example prompt, at the end
 
 
@@ -213,7 +213,8 @@ def train(stage: Stage, data, resume_from: Path | None, began: float | None = No
     scaling = [LossScaling("16-mixed", "cuda")] if acceleration.precision == "16-mixed" else []
     callbacks = [Progress(stage.part), *build(cfg.callbacks, cfg.trusted).values(),
                  Snapshots(stage.folder, resume_from and resume_from.parent),
-                 Saving(stage.resume_path, cfg.save_minutes)]
+                 Saving(stage.resume_path, cfg.save_minutes,
+                        "the same command with resume=auto" if cfg.resume == "never" else "the same command")]
     trainer = build(cfg.trainer, cfg.trusted, max_epochs=1, default_root_dir=str(stage.folder), callbacks=callbacks,
                     accelerator="gpu" if device.type == "cuda" else "cpu", logger=loggers_of(stage),
                     use_distributed_sampler=False, plugins=[AtomicCheckpointIO(), *scaling],

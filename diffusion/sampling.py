@@ -4,6 +4,8 @@ Picture i of a prompt depends on (model, prompt, seed, i) only: not on the batch
 up to rounding.
 """
 
+import contextlib
+import itertools
 import logging
 import os
 import sys
@@ -47,14 +49,12 @@ def main(cfg, command: Sequence[str] = ()) -> Path:
         processes.start()
         if processes.rank() > 0:
             logging.getLogger().setLevel(logging.WARNING)
-    out = Path(cfg.out or time.strftime("samples/%Y-%m-%d_%H-%M-%S"))
     if OmegaConf.is_missing(cfg, "ckpt"):
         raise ValueError("ckpt=FILE is missing: a model file, or a run's folder")
     file = checkpoint.load(cfg.ckpt, "latent_diffusion", cfg.trust)
     device = device_named(cfg.device)
     if scored and "likelihood" in cfg.evaluation:
-        writable(out, "out")
-        return scoring.likelihood(file, cfg, device, n, out)
+        return scoring.likelihood(file, cfg, device, n, folder_of(cfg))
     if scored and (cfg.prompt is not None or cfg.prompts_file is not None):
         raise ValueError("an evaluation draws with captions of the test split: it takes neither prompt nor "
                          "prompts_file")
@@ -68,7 +68,7 @@ def main(cfg, command: Sequence[str] = ()) -> Path:
     warn(file, sampling, model, prompts, cfg.negative)
     if full:
         return evaluate(file, model, sampling, cfg, n, command)
-    writable(out, "out")
+    out = folder_of(cfg)
     if scored:
         return scoring.frechet(file, model, sampling, cfg, n, out)
     wanted, guided = pictures_of(prompts, cfg.seed, n), with_guide(sampling, model, cfg.trust)
@@ -89,15 +89,29 @@ def main(cfg, command: Sequence[str] = ()) -> Path:
     return out
 
 
+def folder_of(cfg) -> Path:
+    """out=, or a new one named by the time, even where several commands begin in one second."""
+    if cfg.out:
+        writable(out := Path(cfg.out).expanduser(), "out")
+        return out
+    name = time.strftime("samples/%Y-%m-%d_%H-%M-%S")
+    for number in itertools.count(1):
+        out = Path(name if number == 1 else f"{name}_{number}")
+        writable(out.parent, "out")
+        with contextlib.suppress(FileExistsError):
+            out.mkdir()
+            return out
+
+
 def prompts_from(cfg, conditional: bool) -> list[str]:
     """From prompt=, prompts_file= or standard input. Raises ValueError where there is none."""
     prompts = [] if cfg.prompt is None else list(cfg.prompt) if isinstance(cfg.prompt, ListConfig) else [cfg.prompt]
     if cfg.prompts_file is not None:
         if cfg.prompts_file == "-":
-            lines = sys.stdin.read().splitlines()
+            text = sys.stdin.read().removeprefix("\ufeff")
         else:
-            lines = Path(cfg.prompts_file).expanduser().read_text(encoding="utf-8").splitlines()
-        prompts += [line.strip() for line in lines if line.strip()]
+            text = Path(cfg.prompts_file).expanduser().read_text(encoding="utf-8-sig")
+        prompts += [line.strip() for line in text.split("\n") if line.strip()]
     if not conditional:
         if prompts:
             log.warning("this model was trained without text: the prompts are ignored")
@@ -105,7 +119,14 @@ def prompts_from(cfg, conditional: bool) -> list[str]:
     if not prompts:
         raise ValueError("no prompt: give 'prompt=\"...\"', 'prompt=[\"...\",\"...\"]', prompts_file=FILE with one a "
                          "line, or prompts_file=- to read them from standard input")
-    return [str(prompt) for prompt in prompts]
+    prompts = [str(prompt) for prompt in prompts]
+    for prompt in prompts:
+        try:
+            prompt.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"the prompt {prompt!r} came in another encoding than UTF-8 (see the locale: LC_ALL, "
+                             "PYTHONUTF8)") from None
+    return prompts
 
 
 def sampling_from(file: ModelFile, cfg) -> Sampling:

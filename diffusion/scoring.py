@@ -27,6 +27,8 @@ def data_of(file: ModelFile, cfg):
     node = dict(file.facts["data"])
     if cfg.data.source is not None:
         node["source"] = cfg.data.source
+    if "cache" in node:  # not that of the machine it was trained on
+        node["cache"] = cfg.paths.cache
     data = build(node, ("diffusion.data", *cfg.trust))
     if data.fingerprint() != file.facts["data_fingerprint"]:
         log.warning("this is not the data that the model was trained on: fingerprint %s, the model's %s",

@@ -146,7 +146,7 @@ def key_of(cfg: DictConfig, parents: Mapping[str, Stage], data) -> str:
     """Ten hexadecimal digits."""
     groups = locate(cfg.task["_target_"], cfg.trusted).groups
     content = {name: canonical(cfg[name], cfg.trusted) for name in (*groups, *NUMBERS) if name != "data"}
-    content["data"] = data.fingerprint()
+    content |= {"data": data.fingerprint(), "precision": str(cfg.precision)}
     if "text_encoder" in content and cfg.text_encoder and cfg.text_encoder.get("path"):
         weights = sorted(Path(cfg.text_encoder.path).expanduser().glob("*.safetensors"))
         if weights:  # a local folder, wherever it lies

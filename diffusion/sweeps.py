@@ -51,8 +51,11 @@ def record(stage: Stage, results: dict) -> None:
 
 
 def name_of(stage: Stage) -> str:
-    """The job's overrides, as a file's name."""
+    """The job's overrides, as a file's name; with its experiment, where another's job has that name."""
     name = ",".join(varied()).replace("/", "|") or stage.key
+    link = sweep_folder() / name
+    if link.is_symlink() and link.resolve().parent.name != stage.experiment:
+        name = f"experiment={stage.experiment},{name}"
     if len(name.encode()) <= 200:
         return name
     return f"{name[:60]}...{hashlib.blake2b(name.encode(), digest_size=5).hexdigest()}"

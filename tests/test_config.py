@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -66,3 +68,8 @@ def test_a_default_written_out_is_the_same_run():
     assert canonical({**short, "T": 1000, "s": 0.008}) == canonical(short) != canonical({**short, "T": 999})
     widths = {"_target_": "diffusion.models.autoencoder.KLAutoencoder", "widths": [64, 128]}
     assert "widths" not in canonical(widths)
+
+
+def test_a_whole_number_is_the_same_as_a_float():
+    assert canonical({"clip": 1.0, "betas": [0.0, 0.5]}) == {"clip": 1, "betas": [0, 0.5]}
+    assert json.dumps(canonical({"clip": 1.0})) == json.dumps(canonical({"clip": 1}))

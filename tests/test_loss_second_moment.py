@@ -72,3 +72,14 @@ def test_its_memory_can_be_kept():
     kept = LossSecondMoment(bins=20)
     kept.load_state_dict(taught().state_dict())
     assert torch.equal(kept(Cosine(), U)[0], taught()(Cosine(), U)[0])
+
+
+def test_losses_that_are_not_finite_teach_nothing():
+    sampler, other = taught(), taught()
+    t, _ = sampler(Cosine(), U)
+    loss = deviation(t)
+    loss[::3] = float("nan")
+    loss[1::3] = float("inf")
+    sampler.update(t, loss)
+    other.update(t[2::3], deviation(t[2::3]))
+    assert torch.equal(sampler.second_moment, other.second_moment)

@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -200,3 +201,19 @@ def test_a_mistake_is_told_and_leaves_nothing(mistake, says, tmp_path, monkeypat
     with pytest.raises((ValueError, PermissionError), match=says):
         sampling.main(compose("sample", [*asked, *prompt, *mistake]))
     assert not (tmp_path / "samples").exists()
+
+
+def test_prompts_from_a_file_are_its_lines(tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("\ufeffa red circle\r\n\n  a blue\u2028square \n", encoding="utf-8")
+    cfg = OmegaConf.create({"prompt": None, "prompts_file": str(file)})
+    assert sampling.prompts_from(cfg, conditional=True) == ["a red circle", "a blue\u2028square"]
+    with pytest.raises(ValueError, match="another encoding than UTF-8"):
+        sampling.prompts_from(OmegaConf.create({"prompt": "caf\udce9", "prompts_file": None}), conditional=True)
+
+
+def test_commands_of_one_second_draw_into_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "strftime", lambda format: "samples/now")
+    cfg = OmegaConf.create({"out": None})
+    assert [str(sampling.folder_of(cfg)) for _ in range(3)] == ["samples/now", "samples/now_2", "samples/now_3"]

@@ -34,10 +34,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class Saving(pl.Callback):
-    """path: last.ckpt; minutes: between two saves."""
+    """path: last.ckpt; minutes: between two saves; again: what goes on from there."""
 
-    def __init__(self, path: str | Path, minutes: float = 5.0):
-        self.path, self.minutes, self.signal = Path(path), minutes, None
+    def __init__(self, path: str | Path, minutes: float = 5.0, again: str = "the same command"):
+        self.path, self.minutes, self.again, self.signal = Path(path), minutes, again, None
 
     def on_train_start(self, trainer, training) -> None:
         self.last = time.monotonic()
@@ -63,7 +63,7 @@ class Saving(pl.Callback):
             trainer.save_checkpoint(self.path)
             self.last = time.monotonic()
         if asked:
-            raise Interrupted(f"stopped by a signal at step {done} of {training.steps}; the same command goes on from "
+            raise Interrupted(f"stopped by a signal at step {done} of {training.steps}; {self.again} goes on from "
                               f"{self.path}")
 
     def on_train_end(self, trainer, training) -> None:

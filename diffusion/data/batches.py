@@ -6,6 +6,7 @@ Accumulation and ranks split a batch into consecutive slices of rows.
 """
 
 import functools
+import os
 from collections.abc import Callable, Iterator
 
 import torch
@@ -68,13 +69,20 @@ class FromStep(Sampler[int]):
         return iter(range(self.first(), self.passes))
 
 
+def in_a_session_of_its_own(worker: int) -> None:
+    """A signal to the training's process group is the training's: a worker that it ended would end the training before
+    its state is saved."""
+    os.setsid()
+
+
 class StepLoader(DataLoader):
     """A loader that begins at the step its trainer has reached; in memory without workers, else with them."""
 
     def __init__(self, batches: MicroBatches, updates_done: Callable[[], int], workers: int = 0):
         first = FromStep(len(batches), lambda: updates_done() * batches.accumulate)
         super().__init__(batches, batch_size=None, sampler=first, num_workers=workers,
-                         persistent_workers=workers > 0, generator=torch.Generator())
+                         persistent_workers=workers > 0, generator=torch.Generator(),
+                         worker_init_fn=in_a_session_of_its_own)
 
     def state_dict(self) -> dict:
         """Nothing: the step says it all. Lightning asks before it trusts a mid-epoch resume."""

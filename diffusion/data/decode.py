@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
+DECODING = 2  # raised where the same file becomes another picture: it is in the names of what is kept
 Prepare = Callable[[Image.Image], Image.Image]
 
 

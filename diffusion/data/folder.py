@@ -21,7 +21,7 @@ import torch
 
 from diffusion.data.captioned import CaptionedImages, DataUnavailable, Prompts, kept, one_of
 from diffusion.data.class_captions import TEMPLATES, UNSEEN_TEMPLATES, class_images, class_prompts, fill
-from diffusion.data.decode import cached, crop_and_resize, decode
+from diffusion.data.decode import DECODING, cached, crop_and_resize, decode
 from diffusion.data.hashing import digest, files_digest
 from diffusion.data.on_demand import OnDemand
 from diffusion.rng import generator
@@ -86,7 +86,7 @@ class Folder:
 
     def fingerprint(self) -> str:
         templates = [TEMPLATES, UNSEEN_TEMPLATES]
-        return digest(["folder", self._content, self.image_size, self.caption_column, templates])
+        return digest(["folder", self._content, DECODING, self.image_size, self.caption_column, templates])
 
     @kept
     def split(self, name: str) -> CaptionedImages:
@@ -124,7 +124,7 @@ class Folder:
         else:
             images = cached(
                 self.cache,
-                f"folder-{name}-{self.image_size}-{self._content}",
+                f"folder-{name}-{self.image_size}-{DECODING}-{self._content}",
                 lambda: decode([(str(file), file) for file in files], prepare),
             )
         texts, classes = self._listing.texts[name], self._listing.classes
@@ -183,7 +183,7 @@ class Folder:
 def _with_captions(folder: Path, column: str) -> list[tuple[Path, str]]:
     """Pictures and captions in the order of metadata.jsonl."""
     rows = []
-    for number, line in enumerate((folder / METADATA).read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate((folder / METADATA).read_text(encoding="utf-8-sig").split("\n"), start=1):
         where = f"{folder / METADATA}, line {number}"
         if not line.strip():
             continue
@@ -215,7 +215,8 @@ def _with_classes(folder: Path) -> list[tuple[Path, str]]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
+    return sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES
+                  and not any(part.startswith(".") for part in f.relative_to(folder).parts))
 
 
 def _hold_out(rows: list[tuple[Path, str]], root: Path) -> tuple[list, list]:

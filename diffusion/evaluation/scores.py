@@ -44,9 +44,10 @@ def frechet_scores(
         found = {name: distance(extract(images), reference) for name, images in sets.items()}
         scores[extract.name] = {name: interval.value for name, interval in found.items()} | {
             "intervals": {name: [interval.low, interval.high] for name, interval in found.items()},
-            "features": extract.hash, "n": len(samples), "reference_n": len(reference)}
+            "features": extract.hash, "n": len(samples), "floor_n": len(real), "reference_n": len(reference)}
         say(f"Frechet distance on {extract.name} features, n={len(samples)} against {len(reference)}: "
-            + ", ".join(f"{name} {scores[extract.name][name]:.4g}" for name in sets))
+            + ", ".join(f"{name} {scores[extract.name][name]:.4g}" for name in sets)
+            + (f" (these two of all {len(real)} training pictures)" if len(real) < len(samples) else ""))
     return scores
 
 

@@ -54,9 +54,9 @@ def network_evaluations(run: Run, record: Mapping[str, Any], trusted: Iterable[s
 
 
 def own_network_evaluations(run: Run, trusted: Iterable[str]) -> int | None:
-    """Of what train.py measured. None where that is not known."""
+    """Of what train.py measured. None where that is not known, or the sampler chooses its steps."""
     drawn = run.results.get("sampling")
-    if drawn is None:
+    if drawn is None or drawn["sampler"]["_target_"].endswith(".adaptive"):
         return None
     try:
         parts = {part: build(drawn[part], trusted) for part in ("sampler", "discretization", "guidance")}

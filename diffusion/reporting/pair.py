@@ -72,6 +72,8 @@ def draw(a: Run, b: Run, cfg) -> Path:
     out = Path(cfg.out)
     writable(out.parent, "out")
     files = [checkpoint.load(run.folder, "latent_diffusion", cfg.trust) for run in (a, b)]
+    if files[0].path.samefile(files[1].path):
+        log.warning("A and B are one model, and are drawn in one way: sample.py draws it in others")
     captioned = ["text_encoder" in file.parts for file in files]
     if cfg.prompt is None and cfg.prompts_file is None:
         prompts = list(files[0].facts["example_prompts"])[:8] if any(captioned) else [""]

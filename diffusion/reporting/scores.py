@@ -42,7 +42,8 @@ def _circumstances(name: str, value: float, run: Run) -> dict[str, Any]:
         what = {"frechet_reconstruction": "reconstructions", "frechet_real": "real"}.get(
             name.removesuffix("_clip"), "samples")
         low, high = details.get("intervals", {}).get(what, (None, None))
-        return {"low": low, "high": high, "n": details.get("n"), "reference_n": details.get("reference_n"),
+        n = details.get("n") if what == "samples" else details.get("floor_n", details.get("n"))
+        return {"low": low, "high": high, "n": n, "reference_n": details.get("reference_n"),
                 "features": extractor, "features_hash": details.get("features"), "reference": f"{data}/test"}
     if name.startswith(("prompts_right", "class_agreement")):
         n, judge = results["samples_per_group"], results.get("evaluation", {}).get("judged_by")

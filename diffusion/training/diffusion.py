@@ -212,7 +212,8 @@ class DiffusionTraining(Training):
     def save(self, path: Path, facts: dict) -> None:
         encoder = self.model.text_encoder
         state = self.denoiser.network.state_dict()
-        tensors = {"raw": state, "ema": {**state, **self.ema.shadows},
+        buffers = {name: value.clone() for name, value in state.items() if name not in self.ema.shadows}
+        tensors = {"raw": state, "ema": {**buffers, **self.ema.shadows},
                    "autoencoder": self.model.autoencoder.state_dict()}
         if encoder is not None and not getattr(encoder, "path", None):
             tensors["text_encoder"] = encoder.state_dict()

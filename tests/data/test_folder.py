@@ -154,3 +154,17 @@ def test_a_file_is_read_once_for_the_fingerprint_unless_it_changes(tmp_path, mon
     picture(root / "0" / "002.png", (9, 9, 9))
     assert fingerprint() != first and read == ["002.png"]
     assert fingerprint() == Folder(str(root), image_size=8).fingerprint()
+
+
+def test_captions_may_hold_any_character_but_the_end_of_a_line(tmp_path):
+    root = captioned(tmp_path, n=4, rows={"1/001.png": {"file_name": "1/001.png", "text": "two\u2028lines"}})
+    file = root / "metadata.jsonl"
+    file.write_text("\ufeff" + file.read_text(encoding="utf-8").replace("\\u2028", "\u2028"), encoding="utf-8")
+    folder = Folder(str(root), image_size=8)
+    assert "two\u2028lines" in folder.split("train").captions
+
+
+def test_hidden_folders_are_no_classes(tmp_path):
+    for name in ("cat/0", "cat/1", "dog/0", "dog/1", ".thumbs/0"):
+        picture(tmp_path / f"{name}.png")
+    assert Folder(str(tmp_path), image_size=8).heads == {"class": ("cat", "dog")}

@@ -38,3 +38,10 @@ def test_neighbours_are_those_of_all_pairs_and_a_copy_lies_at_zero():
     found = nearest([training[:70]], training, k=5)
     distances = (training[:70, None] - training).norm(dim=-1)
     assert torch.equal(found.distances, distances.sort().values[:, :5]) and found.distances[:, 0].max() == 0
+
+
+def test_copies_are_found_where_test_pictures_are_copies_too():
+    training, test = normal(500, "training"), normal(1000, "test")
+    test[:20] = training[:20]
+    assert memorised([training[:100]], [test], training).share.value == 1
+    assert memorised([normal(100, "samples")], [test], training).share.value == 0

@@ -2,8 +2,10 @@
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
 from diffusion import compare, sweeps
+from diffusion.stages import Stage
 from tests.small_runs import TINY_UNET, train
 
 pytestmark = pytest.mark.usefixtures("hydra")
@@ -37,3 +39,15 @@ def test_a_sweep_leaves_a_page_and_its_runs_compare(tmp_path, monkeypatch, caplo
     text = caplog.text
     assert "Linear" in text and "Cosine" in text and "loss_ema" in text
     assert "not comparable, reference: Linear, Straight" in text
+
+
+def test_jobs_of_two_experiments_keep_names_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFUSION_SWEEP", str(tmp_path / "sweep"))
+    monkeypatch.setattr(sweeps, "varied", lambda: ["seed=0"])
+    for name in ("one", "two"):
+        cfg = OmegaConf.create({"paths": {"runs": str(tmp_path / "runs")}})
+        stage = Stage("model", name, cfg, (), {}, "data", "key")
+        stage.folder.mkdir(parents=True)
+        sweeps.begin(stage)
+        sweeps.record(stage, {"loss": 1.0})
+    assert {file.name for file in (tmp_path / "sweep").glob("*.json")} == {"seed=0.json", "experiment=two,seed=0.json"}
