@@ -103,12 +103,25 @@ def plan(cfg: DictConfig, choices: Mapping[str, str | None], overrides: list[str
         if cfg.get(name) is not None and not _needs_training(cfg, name):
             continue
         parents[name] = parent_stage(name, parent, cfg, choices, overrides, compose, data)
+        refuse_another(name, parent, cfg, parents[name])
     for name, share in parents_shares(cfg, parents, data).items():
         parent = plain(cfg.parents)[name]
         asked = [*parent.get("overrides", []), f"budget={share}s", "at_most=true"]
         parents[name] = parent_stage(name, {**parent, "overrides": asked}, cfg, choices, overrides, compose, data)
     return Stage(part, choices["experiment"], cfg, tuple(overrides), parents, data.fingerprint(),
                  key_of(cfg, parents, data))
+
+
+def refuse_another(name: str, parent: Mapping, cfg: DictConfig, stage: Stage) -> None:
+    """Raise ValueError where a parent would train another part than the child's configuration describes: what an
+    experiment's own file says of it does not reach the parent, as options and the command line do."""
+    explicit = any(o.lstrip("+~").partition("=")[0].partition(".")[0] == name for o in parent.get("overrides", []))
+    mine, its = (canonical(c.get(name), c.trusted) for c in (cfg, stage.cfg))
+    if explicit or mine is None or mine == its:
+        return
+    raise ValueError(f"{name}: the configuration describes another one than {stage.experiment} trains; change it by "
+                     f"parents.{name}.overrides=[{name}.KEY=VALUE], by {name}.KEY=VALUE on the command line, or as an "
+                     f"option of its own in configs/{name}/")
 
 
 def parents_shares(cfg: DictConfig, parents: Mapping[str, Stage], data) -> dict[str, int]:

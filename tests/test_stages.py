@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose
+from omegaconf import OmegaConf
 
 from diffusion.cli import CONFIGS, composed
 from diffusion.config import build, check
@@ -132,3 +133,17 @@ def test_numbers_that_no_training_can_use_are_refused(overrides, says):
     cfg, _ = composed([*overrides])
     with pytest.raises(ValueError, match=says):
         refuse_numbers(cfg)
+
+
+def test_a_part_that_its_parent_would_not_train_is_refused():
+    cfg, choices = composed(["experiment=latent_shapes"])
+    OmegaConf.set_struct(cfg, False)
+    cfg.autoencoder.widths = [16, 32]  # as an experiment's own file may say
+
+    def parts():
+        return plan(cfg, choices, [], composed, build(cfg.data, cfg.trusted)).parents
+
+    with pytest.raises(ValueError, match="autoencoder: the configuration describes another one than shapes"):
+        parts()
+    cfg.parents.autoencoder.overrides = ["autoencoder.widths=[16,32]"]
+    assert parts()["autoencoder"].cfg.autoencoder.widths == [16, 32]
