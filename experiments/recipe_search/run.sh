@@ -10,9 +10,9 @@ cosine="experiment=latent_cifar" flow="experiment=flow_cifar"
 
 recipe $cosine parameterization=v time_sampler=uniform optimizer=adamw batch=64 steps=600
 recipe $cosine parameterization=v optimizer=adamw batch=64 steps=600
-recipe $flow steps=600
-recipe $flow batch=32 steps=1150
-recipe $flow batch=32 steps=1150 learning_rate=2e-3
+recipe $flow optimizer=adamw batch=64 steps=600
+recipe $flow optimizer=adamw steps=1150
+recipe $flow optimizer=adamw steps=1150 learning_rate=2e-3
 recipe $cosine optimizer=adamw steps=1150
-recipe $flow optimizer=muon steps=600
-recipe $flow optimizer=muon batch=32 steps=900
+recipe $flow batch=64 steps=600
+recipe $flow steps=900
