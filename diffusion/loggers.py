@@ -26,7 +26,7 @@ class Csv(pl.loggers.logger.Logger):
         if self.goes_on:
             with open(self.path, newline="") as file:
                 for row in csv.DictReader(file):
-                    step = int(float(row.pop("step")))  # an earlier version wrote 2.0 for 2
+                    step = int(row.pop("step"))
                     self.rows[step] = {k: float(v) for k, v in row.items() if v != ""}
 
     name = version = None

@@ -3,7 +3,6 @@
     check -> data -> plan -> parents -> model -> grid of samples -> judge -> scores
 """
 
-import contextlib
 import logging
 import shlex
 import time
@@ -27,7 +26,7 @@ from diffusion.memory import keep_freed_memory
 from diffusion.paths import relative, writable
 from diffusion.progress import duration, progress
 from diffusion.refusals import refuse_early, refuse_numbers
-from diffusion.runs import GRID_COLUMNS, device_of, lock_of, planned, quiet, run
+from diffusion.runs import GRID_COLUMNS, alone, device_of, planned, quiet, run
 from diffusion.stages import Compose, Stage, parent_stage, plan
 
 log = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ def main(cfg, choices: dict[str, str | None], overrides: list[str], compose: Com
         run(part, data, began if part is stage else None)
     results = stage.results()
     if kind_of(stage.cfg) == "latent_diffusion":
-        with lock_of(stage) if processes.rank() == 0 else contextlib.nullcontext():  # commands may share a finished run
+        with alone(stage):
             results = sampled_and_scored(stage, judge, data)
     if processes.rank() == 0:
         sweeps.record(stage, results)

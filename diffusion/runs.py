@@ -14,7 +14,6 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from filelock import FileLock, Timeout
-from pytorch_lightning.plugins.precision import MixedPrecision
 
 from diffusion import budget, checkpoint, processes, snapshots
 from diffusion.acceleration import Acceleration, accelerate, choose
@@ -31,11 +30,13 @@ from diffusion.paths import relative
 from diffusion.progress import duration
 from diffusion.stages import Stage, config_yaml, extend_path
 from diffusion.training.base import Training
+from diffusion.training.finite import LossScaling
 from diffusion.training.probe import seconds_per_update
 
 log = logging.getLogger(__name__)
 LEFT = ("config.yaml", "plan.yaml", "metrics.csv", "last.ckpt", "model.safetensors", "results.json", "samples",
         "evaluation", "tensorboard", "wandb", snapshots.FOLDER)
+LOCK = ".lock"  # held by whoever writes into a run's folder
 GRID_COLUMNS = 8  # pictures of each example prompt, at the end
 
 
@@ -101,9 +102,22 @@ def put_aside(folder: Path) -> None:
         log.info("what was in %s is now in %s", relative(folder), relative(before))
 
 
-def lock_of(stage: Stage) -> FileLock:
-    """What a process holds while it writes into the stage's folder."""
-    return FileLock(stage.folder / ".lock")
+@contextlib.contextmanager
+def alone(stage: Stage) -> Iterator[None]:
+    """While a finished run is drawn and scored: commands that share one wait for each other."""
+    if processes.rank() > 0:
+        yield
+        return
+    lock = FileLock(stage.folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("another command works in %s: this one waits", relative(stage.folder))
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager
@@ -113,7 +127,7 @@ def opened(stage: Stage) -> Iterator[None]:
         yield
         return
     stage.folder.mkdir(parents=True, exist_ok=True)
-    lock = lock_of(stage)
+    lock = FileLock(stage.folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -214,7 +228,7 @@ def train(stage: Stage, data, resume_from: Path | None, began: float | None = No
     callbacks = [Progress(stage.part), *build(cfg.callbacks, cfg.trusted).values(),
                  Snapshots(stage.folder, resume_from and resume_from.parent),
                  Saving(stage.resume_path, cfg.save_minutes,
-                        "the same command with resume=auto" if cfg.resume == "never" else "the same command")]
+                        f"the same command{' with resume=auto' if cfg.resume == 'never' else ''}")]
     trainer = build(cfg.trainer, cfg.trusted, max_epochs=1, default_root_dir=str(stage.folder), callbacks=callbacks,
                     accelerator="gpu" if device.type == "cuda" else "cpu", logger=loggers_of(stage),
                     use_distributed_sampler=False, plugins=[AtomicCheckpointIO(), *scaling],
@@ -230,13 +244,6 @@ def train(stage: Stage, data, resume_from: Path | None, began: float | None = No
         finish(stage, training, data)
     finally:
         close_loggers(trainer)
-
-
-class LossScaling(MixedPrecision):
-    """Lightning's, without its autocast: which operations are in float16 is said where they are."""
-
-    def forward_context(self) -> contextlib.AbstractContextManager:
-        return contextlib.nullcontext()
 
 
 def strategy(training: Training) -> dict:

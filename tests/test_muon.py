@@ -10,8 +10,8 @@ from torch import nn
 
 from diffusion.acceleration import Acceleration
 from diffusion.training.base import Training
+from diffusion.training.moments import lay_as_parameters
 from diffusion.training.muon import Muon, is_wide, orthogonalized
-from diffusion.training.optim import lay_as_parameters
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 40), (2, 40, 16), (1, 24, 24), (2, 16, 144), (3, 160, 20)])

@@ -5,10 +5,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -19,7 +22,8 @@ from diffusion.checkpoint import BadModelFile
 from diffusion.cli import composed
 from diffusion.evaluation.generation import generate_many, pictures_of
 from diffusion.loading import load_model
-from diffusion.runs import CannotResume
+from diffusion.runs import CannotResume, alone
+from diffusion.stages import Stage
 from tests.small_runs import ROOT, SMALL, TINY_UNET, ended, interrupted, only, train, use
 
 pytestmark = pytest.mark.usefixtures("hydra")
@@ -277,3 +281,25 @@ def test_a_sweep_writes_its_table_and_trains_parents_once(processes, tmp_path, m
     assert "schedule=linear" in table and "schedule=cosine" in table
     assert len(list((tmp_path / "runs/shapes_autoencoder").iterdir())) == 1
     assert len(list((tmp_path / "runs/latent_shapes").iterdir())) == 2
+
+
+def test_commands_that_share_a_finished_run_wait_for_each_other(tmp_path, caplog):
+    caplog.set_level("INFO")
+    stage = Stage("model", "one", OmegaConf.create({"paths": {"runs": str(tmp_path)}}), (), {}, "data", "key")
+    stage.folder.mkdir(parents=True)
+    order = []
+
+    def other():
+        with alone(stage):
+            order.append("other")
+
+    thread = threading.Thread(target=other)
+    with alone(stage):
+        thread.start()
+        for _ in range(500):
+            if "this one waits" in caplog.text:
+                break
+            time.sleep(0.01)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "other"]

@@ -16,9 +16,8 @@ from diffusion.objectives.autoencoder import adaptive_weight, hinge_discriminato
 from diffusion.objectives.classification import all_right, classification_loss
 from diffusion.objectives.contrastive import contrastive_loss
 from diffusion.pixels import to_float, to_uint8
-from diffusion.runs import LossScaling
 from diffusion.training.diffusion import DiffusionTraining
-from diffusion.training.finite import FiniteGradients, NonFinite, refuse_scale
+from diffusion.training.finite import FiniteGradients, LossScaling, NonFinite, refuse_scale
 from diffusion.training.meter import Meter
 from diffusion.training.optim import constant, cosine, linear
 

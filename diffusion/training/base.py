@@ -21,7 +21,7 @@ from diffusion.data.batches import Fetch
 from diffusion.memory import resident
 from diffusion.training.finite import FiniteGradients, refuse_scale
 from diffusion.training.meter import Meter
-from diffusion.training.optim import lay_as_parameters
+from diffusion.training.moments import lay_as_parameters
 
 
 class Training(pl.LightningModule, abc.ABC):

@@ -1,8 +1,10 @@
 """Gradients that are not finite never reach the weights, and nothing waits for the device to find out."""
 
 import collections
+import contextlib
 
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import Tensor
 
 
@@ -45,6 +47,13 @@ class FiniteGradients:
         norm, arrived, step, rate = self.awaited.popleft()
         arrived.synchronize()
         refuse(norm, step, rate)
+
+
+class LossScaling(MixedPrecision):
+    """Lightning's, without its autocast: which operations are in float16 is said where they are."""
+
+    def forward_context(self) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext()
 
 
 def refuse_scale(scale: float, step: int) -> None:

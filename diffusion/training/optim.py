@@ -1,8 +1,6 @@
-"""Learning-rate factors over a run's steps: functions (step, steps) -> factor in [0, 1]; and the layout of moments."""
+"""Learning-rate factors over a run's steps: functions (step, steps) -> factor in [0, 1]."""
 
 import math
-
-import torch
 
 
 def constant(step: int, steps: int, *, warmup: int = 0) -> float:
@@ -20,12 +18,3 @@ def linear(step: int, steps: int, *, warmup: int = 0, final: float = 0.0) -> flo
     """Linear warm-up, then a straight line down to `final`."""
     done = max(step - warmup, 0) / max(steps - warmup, 1)
     return constant(step, steps, warmup=warmup) * (1 - (1 - final) * min(done, 1))
-
-
-def lay_as_parameters(optimizer: torch.optim.Optimizer) -> None:
-    """Moments that lie in memory as their parameters do: torch's fused kernels walk both alike, and a run that goes on
-    may have its weights in another memory format."""
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if torch.is_tensor(value) and value.shape == parameter.shape and value.stride() != parameter.stride():
-                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
