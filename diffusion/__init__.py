@@ -25,6 +25,7 @@ _HOME = {
     "Conditioning": "conditioning", "Denoiser": "denoiser", "EMA": "ema", "LatentDiffusion": "latent",
     "NoiseSchedule": "schedules", "Sampling": "latent", "classifier_free": "guidance", "ddim": "samplers",
     "ddpm": "samplers", "diffusion_loss": "objectives.diffusion", "load": "checkpoint", "load_model": "loading",
+    "load_sampling": "loading",
 }
 __all__ = sorted(_HOME)
 
@@ -33,3 +34,7 @@ def __getattr__(name: str):
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion import processes
-from diffusion.checkpoint import atomic
+from diffusion.files import write_text
 from diffusion.machine import has_fast_bf16
 
 log = logging.getLogger(__name__)
@@ -69,8 +69,10 @@ COMPILERS = "c++", "g++", "clang++"
 def choose(precision: str | int, compile: bool | str, device: torch.device) -> Acceleration:
     """`precision` is auto, 32, bf16-mixed or 16-mixed; `compile` is auto, true or false. Auto asks to try.
 
-    Raises ValueError for a precision that the device does not have.
+    Raises ValueError for another value, and for a precision that the device does not have.
     """
+    if compile not in ("auto", True, False):
+        raise ValueError(f"compile = {compile}: allowed are auto, true and false")
     fast, precision = has_fast_bf16(device), str(precision)
     if precision == "auto":
         precision = "bf16-mixed" if fast else "32"
@@ -127,7 +129,7 @@ def accelerate(
     if known is None:
         known = processes.from_first(tried(network, example(), plan, uncompiled if weighed else None))
         if verdict is not None and not known.startswith(FAILED):
-            atomic(verdict, lambda temporary: Path(temporary).write_text(known))
+            write_text(verdict, known)
     if known == RIGHT or (not weighed and known.startswith(SLOWER)):
         plan.compiled(network)
         return plan

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diffusion import checkpoint
 from diffusion.checkpoint import ModelFile
-from diffusion.config import build, locate, plain
+from diffusion.config import build, locate, plain, trained_here
 from diffusion.denoiser import Denoiser
 from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.loading import with_guide
@@ -93,9 +93,8 @@ def text_encoder(cfg, parents: Mapping[str, ModelFile], image_size: int | None =
         return parents["text_encoder"].module("text_encoder")
     if not cfg.text_encoder:
         return None
-    trained_here = getattr(locate(cfg.text_encoder["_target_"], cfg.trusted), "trainable", True)
-    sized = {"image_size": image_size} if image_size is not None and trained_here else {}
-    return build({**plain(cfg.text_encoder), **sized}, cfg.trusted)
+    sized = image_size is not None and trained_here(cfg.text_encoder, cfg.trusted)
+    return build({**plain(cfg.text_encoder), **({"image_size": image_size} if sized else {})}, cfg.trusted)
 
 
 def describe(cfg, data, parents: Mapping[str, ModelFile], encoder: CLIP | None) -> dict:

@@ -8,8 +8,6 @@ of this project's model packages, and of packages that the caller trusts, are ev
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diffusion.config import ConfigError, build
+from diffusion.files import atomic
 
 FORMAT = 1
 MODEL_PACKAGES = ("diffusion.models", "diffusion.schedules", "diffusion.parameterizations", "diffusion.text",
@@ -121,22 +120,6 @@ def model_path(path: str | Path, option: str = "ckpt") -> Path:
     return path
 
 
-def atomic(path: Path, write) -> None:
-    """Call write(temporary) in the same folder, flush it to the disk and move it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    try:
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
 def weights_hash(module: nn.Module) -> str:
     """Names a module's weights."""
     digest = hashlib.sha256()
@@ -144,18 +127,6 @@ def weights_hash(module: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def file_hash(path: Path) -> str:
-    """Names a file's content."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def versions() -> dict[str, str]:

@@ -71,7 +71,7 @@ def build(node, trusted: Iterable[str] = TRUSTED, **objects):
         return {key: build(value, trusted) for key, value in node.items()}
     arguments = {key: build(value, trusted) for key, value in node.items() if key not in ("_target_", "_partial_")}
     call = functools.partial(locate(node["_target_"], trusted), **arguments)
-    return functools.partial(call, **objects) if node.get("_partial_") and not objects else call(**objects)
+    return call if node.get("_partial_") and not objects else call(**objects)
 
 
 def canonical(node, trusted: Iterable[str] = TRUSTED):
@@ -178,6 +178,16 @@ def fractions(numbers: Mapping[str, object]) -> list[str]:
     """What is wrong with numbers that count something, a line each."""
     return [f"{name} = {value}: a whole number, at least 1" for name, value in numbers.items()
             if not isinstance(value, int) or isinstance(value, bool) or value < 1]
+
+
+def trained_here(node, trusted: Iterable[str] = TRUSTED) -> bool:
+    """Whether a node's class is one that this program trains: not where there is none, or it comes with its weights."""
+    return bool(node) and getattr(locate(node["_target_"], trusted), "trainable", True)
+
+
+def key_in(override: str) -> str:
+    """What an override of the command line sets: guidance.scale of +guidance.scale=5."""
+    return override.partition("=")[0].lstrip("+~")
 
 
 def name_of(function: Callable) -> str:

@@ -18,13 +18,13 @@ def optimal_transport(
     Paths cross less, so few sampling steps go further. With captions a bias remains: noise then tells a little about
     the caption in training, and does not in sampling.
 
-    Raises ValueError where the rows are no multiple of `group` (then the result would depend on how a batch is split)
-    and ModuleNotFoundError without scipy.
+    Raises ValueError where the rows are no multiple of `group` (then the result would depend on how a batch is split),
+    and without scipy.
     """
     try:
         from scipy.optimize import linear_sum_assignment
     except ModuleNotFoundError:
-        raise ModuleNotFoundError("coupling=optimal_transport needs scipy: pip install -e '.[ot]'") from None
+        raise ValueError("coupling=optimal_transport needs the package scipy: pip install 'diffusion[ot]'") from None
 
     if len(x0) % group:
         raise ValueError(f"coupling.group = {group} does not divide the {len(x0)} rows trained at once: choose "

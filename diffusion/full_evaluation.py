@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffusion import checkpoint, processes
+from diffusion import processes
 from diffusion.checkpoint import ModelFile
 from diffusion.config import TRUSTED, build, name_of, plain
 from diffusion.data.hashing import digest
@@ -26,6 +26,7 @@ from diffusion.evaluation.page import show
 from diffusion.evaluation.records import all_scores
 from diffusion.evaluation.reference import Reference
 from diffusion.evaluation.resumable import take_over
+from diffusion.files import file_hash, write_json
 from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.loading import fitting_guide, with_guide
 from diffusion.paths import relative, writable
@@ -45,7 +46,7 @@ def evaluate(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, n
     drawing = drawing_of(file, model, sampling, cfg, data.fingerprint())
     settings = {"n": n, "extractors": {extract.name: extract.hash for extract in extractors},
                 "training_pictures": asked.training_pictures, "sensitivity_pictures": asked.sensitivity_pictures,
-                "references": [checkpoint.file_hash(Path(path).expanduser()) for path in listed(asked.reference)]}
+                "references": [file_hash(Path(path).expanduser()) for path in listed(asked.reference)]}
     key = digest([drawing, settings])[:10]
     home = Path(cfg.out).expanduser() if cfg.out else file.path.parent / "evaluation"
     folder = home / key
@@ -57,11 +58,11 @@ def evaluate(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, n
     if processes.rank() == 0:
         take_over(folder, n, [other.parent for other in home.glob("*/drawing.json")
                               if other.parent != folder and json.loads(other.read_text()) == drawing])
-        write(folder / "drawing.json", drawing)
+        write_json(folder / "drawing.json", drawing)
     processes.wait()
     full = Full(model, data, cache, n, cfg.seed, given, asked.training_pictures, cfg.batch, log.info)
     full.announce(extractors)
-    samples = full.draw(with_guide(sampling, model, cfg.trust), folder, cfg.negative)
+    samples = full.draw(with_guide(sampling, model, cfg.trust), folder, cfg.negative, cfg.metadata)
     every = [full.sets(extract, samples) for extract in extractors]
     quality, sensitivity = full.quality(), full.sensitivity(asked.sensitivity_pictures)
     if processes.rank() > 0:
@@ -72,7 +73,7 @@ def evaluate(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, n
                "minutes": (time.perf_counter() - began) / 60, "finished": True, "scores": scores,
                "sensitivity": [dataclasses.asdict(bin) for bin in sensitivity]}
     show(folder, results, full, samples, memory)
-    write(folder / "results.json", results)
+    write_json(folder / "results.json", results)
     for name, score in scores.items():
         log.info("%-40s %.4g%s", name, score["value"],
                  "" if score["low"] is None else f"  ({score['low']:.4g} to {score['high']:.4g})")
@@ -108,20 +109,14 @@ def references(extractors: Sequence[FeatureExtractor], cfg) -> list[Reference]:
 def drawing_of(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, fingerprint: str) -> dict:
     """What determines picture i, whatever n is."""
     guide = fitting_guide(sampling, model.latent_shape, cfg.trust)
-    return {"recipe": RECIPE, "model_hash": checkpoint.file_hash(file.path), "data_fingerprint": fingerprint,
+    return {"recipe": RECIPE, "model_hash": file_hash(file.path), "data_fingerprint": fingerprint,
             "seed": cfg.seed, "sampler": name_of(sampling.sampler), "discretization": name_of(sampling.discretization),
             "steps": sampling.steps, "guidance": name_of(sampling.guidance), "threshold": sampling.threshold,
             "weights": cfg.weights, "negative": cfg.negative, "precision": model.acceleration.precision,
-            "guide_hash": guide and checkpoint.file_hash(guide.path)}
+            "guide_hash": guide and file_hash(guide.path)}
 
 
 def listed(value) -> list:
     """None, one or several, as a list."""
     value = plain(value)
     return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def write(path: Path, content: dict) -> None:
-    """JSON, whole or not at all."""
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    checkpoint.atomic(path, lambda temporary: Path(temporary).write_text(text))

@@ -5,6 +5,7 @@
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -24,6 +25,8 @@ from diffusion.pixels import to_uint8
 from diffusion.samplers.ddim import ddim
 from diffusion.text.clip import CLIP
 
+CLASSIFIER_FREE = functools.partial(classifier_free, scale=3.0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
@@ -34,7 +37,7 @@ class Sampling:
 
     sampler: Sampler = ddim
     discretization: Callable = trailing
-    guidance: Callable[..., Denoise] = lambda denoiser, cond, null: classifier_free(denoiser, cond, null, scale=3.0)
+    guidance: Callable[..., Denoise] = CLASSIFIER_FREE
     steps: int = 50
     threshold: float | None = None
 

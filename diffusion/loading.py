@@ -55,6 +55,13 @@ def denoiser_of(file: ModelFile, weights: str = "ema") -> Denoiser:
     return Denoiser(file.module("network", weights), file.describe("schedule"), file.describe("parameterization"))
 
 
+def load_sampling(file: ModelFile) -> Sampling:
+    """How the model of a latent diffusion file draws unless told otherwise: its sampler, grid, guidance and steps. A
+    guide is still the name of its file (`with_guide`)."""
+    parts = {name: file.describe(name) for name in ("sampler", "discretization", "guidance")}
+    return Sampling(**parts, steps=file.facts["sampling_steps"], threshold=file.facts.get("threshold"))
+
+
 def load_model(file: ModelFile, weights: str = "ema", text_encoder_path: str | None = None) -> LatentDiffusion:
     """The whole model of a latent diffusion file, ready to draw pictures.
 

@@ -1,6 +1,9 @@
 """Where numbers go: metrics.csv always, wandb or TensorBoard on request. A resumed run goes on in its own."""
 
 import csv
+import io
+import os
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,26 +11,29 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
-from diffusion.checkpoint import atomic
 from diffusion.config import build, plain
+from diffusion.files import write_text
 from diffusion.stages import Stage
 
 
 class Csv(pl.loggers.logger.Logger):
     """metrics.csv, one row per logged step. Rows of steps that a resumed run will repeat are replaced.
 
-    Lightning's own CSVLogger deletes the file of an earlier start.
+    Lightning's own CSVLogger deletes the file of an earlier start. A row is appended; a new column, or a row before the
+    last, writes the file anew.
     """
 
     def __init__(self, folder: str | Path):
         super().__init__()
         self.path, self.rows = Path(folder) / "metrics.csv", {}
+        self.columns: list[str] = []  # of the file
+        self.last, self.begins = -1, 0  # the last row's step, and where it begins
         self.goes_on = self.path.exists()
         if self.goes_on:
-            with open(self.path, newline="") as file:
-                for row in csv.DictReader(file):
-                    step = int(row.pop("step"))
-                    self.rows[step] = {k: float(v) for k, v in row.items() if v != ""}
+            lines = self.path.read_text().splitlines(keepends=True)
+            for row in csv.DictReader(line for line in lines if line.endswith("\n")):  # a kill may tear the last one
+                step = int(row.pop("step"))
+                self.rows[step] = {k: float(v) for k, v in row.items() if v != ""}
 
     name = version = None
 
@@ -38,26 +44,43 @@ class Csv(pl.loggers.logger.Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        if self.goes_on:  # what came after the state that the run goes on from is done again
+        anew = self.goes_on
+        if anew:  # what came after the state that the run goes on from is done again
             self.rows, self.goes_on = {s: row for s, row in self.rows.items() if s <= step}, False
         self.rows.setdefault(step, {}).update({k: float(v) for k, v in metrics.items()})
-        self.save()
+        if anew or step < self.last or not metrics.keys() <= set(self.columns):
+            self._rewrite()
+        else:
+            self._append(step)
 
     @rank_zero_only
     def log_hyperparams(self, params, *args, **kwargs) -> None:
         """config.yaml has them."""
 
-    @rank_zero_only
-    def save(self) -> None:
-        names = sorted({name for row in self.rows.values() for name in row})
+    def _rewrite(self) -> None:
+        self.columns = sorted({name for row in self.rows.values() for name in row})
+        *before, self.last = sorted(self.rows)
+        text = line(["step", *self.columns]) + "".join(map(self._row, before))
+        self.begins = len(text.encode())
+        write_text(self.path, text + self._row(self.last))
 
-        def write(temporary: str) -> None:
-            with open(temporary, "w", newline="") as file:
-                writer = csv.DictWriter(file, ["step", *names])
-                writer.writeheader()
-                writer.writerows({"step": step, **row} for step, row in sorted(self.rows.items()))
+    def _append(self, step: int) -> None:
+        """The last row, or what it has become."""
+        with open(self.path, "r+b") as file:
+            self.begins = file.seek(*((self.begins,) if step == self.last else (0, os.SEEK_END)))
+            file.truncate()
+            file.write(self._row(step).encode())
+        self.last = step
 
-        atomic(self.path, write)
+    def _row(self, step: int) -> str:
+        return line([step, *(self.rows[step].get(name, "") for name in self.columns)])
+
+
+def line(values: Iterable) -> str:
+    """Of a CSV file."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerow(values)
+    return out.getvalue()
 
 
 def loggers_of(stage: Stage) -> list:

@@ -3,6 +3,7 @@
     check -> data -> plan -> parents -> model -> grid of samples -> judge -> scores
 """
 
+import json
 import logging
 import shlex
 import time
@@ -14,7 +15,7 @@ from diffusion import checkpoint, processes, sweeps
 from diffusion.acceleration import choose
 from diffusion.arithmetic import flop_per_step
 from diffusion.assembly import kind_of, sampling_of
-from diffusion.config import build, check, plain
+from diffusion.config import TRUSTED, build, check, key_in, plain
 from diffusion.evaluation.features import ClipFeatures, JudgeFeatures
 from diffusion.evaluation.generation import generate_many, of_this_process, pictures_of
 from diffusion.evaluation.scores import frechet_scores, judged_right
@@ -68,7 +69,7 @@ def judge_stage(stage: Stage, choices, overrides, compose, data) -> Stage | None
     """The classifier that scores the samples, where the experiment names one and scoring is on."""
     if not (data.heads and stage.cfg.judged_by and stage.cfg.evaluation.judge and stage.cfg.evaluation.samples):
         return None
-    return parent_stage("judge", plain(stage.cfg.judged_by), stage.cfg, choices, overrides, compose, data)
+    return parent_stage("judge", plain(stage.cfg.judged_by), choices, overrides, compose, data)
 
 
 def announce(stage: Stage, judge: Stage | None, data) -> None:
@@ -77,10 +78,10 @@ def announce(stage: Stage, judge: Stage | None, data) -> None:
     total = 0.0
     for part in [*stage.walk(), *([judge] if judge else [])]:
         budget, left = part.cfg.budget, 0.0
-        if not part.finished() and not budget:
+        if not part.done() and not budget:
             flop = flop_per_step(part.cfg, data, processes.world())
             left = part.cfg.steps * seconds_per_step(flop, device_of(stage.cfg))
-        state = ("finished" if part.finished() else "goes on" if part.started()
+        state = ("finished" if part.done() else "goes on" if part.goes_on()
                  else f"as many of {part.cfg.steps} steps as fit into {budget}" if budget and part.cfg.at_most
                  else f"as many steps as fit into what is left of {budget}" if budget
                  else f"{part.cfg.steps} steps, about {duration(left)} here")
@@ -128,13 +129,20 @@ def sampled_and_scored(stage: Stage, judge: Stage | None, data) -> dict:
 
 
 def drawn_otherwise(stage: Stage) -> list[str]:
-    """This command's choices of sampling that the model file, which an earlier one may have written, does not hold."""
-    held = checkpoint.header(stage.model_path)
-    same = all(held["parts"][name] == plain(stage.cfg[name]) for name in ("sampler", "discretization", "guidance"))
-    if same and held["facts"]["sampling_steps"] == stage.cfg.sampling_steps:
-        return []
-    return [shlex.quote(o.replace("sampling_steps=", "steps=")) for o in stage.overrides
-            if o.partition("=")[0].partition(".")[0] in ("sampler", "discretization", "guidance", "sampling_steps")]
+    """What sample.py has to be told to draw as this command does: packages of one's own, and choices of sampling that
+    the model file, which an earlier command may have written, does not hold."""
+    cfg, held = stage.cfg, checkpoint.header(stage.model_path)
+    differing = [name for name in ("sampler", "discretization", "guidance") if held["parts"][name] != plain(cfg[name])]
+    told = [o.lstrip("+") if key_in(o).startswith("guidance.") else o for o in stage.overrides
+            if key_in(o).partition(".")[0] in differing]
+    if held["facts"]["sampling_steps"] != cfg.sampling_steps:
+        told.append(f"steps={cfg.sampling_steps}")
+    if held["facts"].get("threshold") != cfg.threshold:
+        told.append(f"threshold={'false' if cfg.threshold is None else cfg.threshold}")
+    parts = json.dumps(held["parts"])
+    if own := [package for package in cfg.trusted if package not in TRUSTED and f'"_target_": "{package}.' in parts]:
+        told.append(f"trust=[{','.join(own)}]")
+    return list(map(shlex.quote, told))
 
 
 def sampling_settings(cfg) -> dict:
@@ -184,8 +192,7 @@ def score(stage: Stage, judge: Stage | None, data, model: LatentDiffusion) -> di
             like_training.append(pictures)
     extractors = [*([JudgeFeatures(verdict)] if verdict is not None else []),
                   *([ClipFeatures(model.text_encoder)] if model.text_encoder is not None else [])]
-    distances = frechet_scores(torch.cat(like_training), model, data.split("train"), data.split("test"), extractors,
-                               seed, log.info)
+    distances = frechet_scores(torch.cat(like_training), model, data, extractors, Path(cfg.paths.cache), seed, log.info)
     for extractor, values in distances.items():
         end = "" if extractor == "judge" else f"_{extractor}"
         results[f"frechet{end}"] = values["samples"]

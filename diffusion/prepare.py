@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="train")
 def main(cfg: DictConfig) -> None:
-    from diffusion.config import build, check, locate
+    from diffusion.config import build, check, trained_here
     from diffusion.paths import writable
 
     with told():
@@ -26,7 +26,7 @@ def main(cfg: DictConfig) -> None:
         data = build(cfg.data, cfg.trusted)
         for name in ("train", "test"):
             log.info("data, %s: %d pictures", name, len(data.split(name)))
-        if cfg.text_encoder and not getattr(locate(cfg.text_encoder["_target_"], cfg.trusted), "trainable", True):
+        if cfg.text_encoder and not trained_here(cfg.text_encoder, cfg.trusted):
             encoder = build(cfg.text_encoder, cfg.trusted)
             log.info("text encoder %s: %d tokens of %d channels", encoder.path, encoder.length, encoder.context_dim)
         for name, node in (cfg.evaluation.get("features") or {}).items():

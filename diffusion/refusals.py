@@ -42,7 +42,7 @@ INSTEAD = {  # of Lightning's own options, which would change or cut short a run
 def refuse_numbers(cfg) -> None:
     """What YAML takes for a number and a training cannot use. Raises ValueError with all of it."""
     wrong = fractions({name: cfg[name] for name in COUNTS}
-                             | {name: cfg[name] for name in CADENCES if cfg[name] is not None})
+                      | {name: cfg[name] for name in CADENCES if cfg[name] is not None})
     wrong += [f"{name} = {cfg[name]}: a number above 0" for name in POSITIVE
               if not isinstance(cfg[name], int | float) or isinstance(cfg[name], bool) or not cfg[name] > 0]
     wrong += [f"trainer.{name}: take {ours}" for name, ours in INSTEAD.items() if name in cfg.trainer]
@@ -52,10 +52,16 @@ def refuse_numbers(cfg) -> None:
     if cfg.batch % parts:
         raise ValueError(f"batch = {cfg.batch} cannot be split over {processes.world()} processes with accumulate = "
                          f"{cfg.accumulate}: it must be a multiple of {parts}")
+    dropout = cfg.task.get("caption_dropout", 0.0)
+    if not 0 <= dropout <= 1:
+        raise ValueError(f"task.caption_dropout = {dropout}: a share of the captions, from 0 to 1")
     start = cfg.task.get("adversarial_start")
     if start is not None and cfg.task.get("discriminator") is not None and start >= cfg.steps:
         raise ValueError(f"task.adversarial_start = {start}, but the run has only {cfg.steps} steps: the discriminator "
                          "would never start")
+    if cfg.task.get("discriminator") is not None and cfg.budget is not None:
+        raise ValueError("budget: an update of two networks that learn in turn (task.discriminator) is not measured; "
+                         "give steps=")
     if cfg.task.get("discriminator") is not None and str(cfg.precision) == "16-mixed":
         raise ValueError("precision=16-mixed scales one loss, and task=autoencoder_adversarial has two: take "
                          "bf16-mixed or 32")
@@ -66,8 +72,7 @@ def refuse_early(stage: Stage, data) -> None:
     cfg = stage.cfg
     if cfg.resume not in ("auto", "must", "never"):
         raise ValueError(f"resume = {cfg.resume}: allowed are auto, must and never")
-    begun = [part for part in stage.walk() if part.started() and not part.finished()]
-    if cfg.resume == "must" and not (begun or stage.finished()):
+    if cfg.resume == "must" and not (stage.done() or any(part.goes_on() for part in stage.walk())):
         raise CannotResume(f"resume=must, but {relative(stage.folder)} holds nothing to go on from (last.ckpt)")
     choose(cfg.precision, cfg.compile, device_of(cfg))
     if cfg.extend_from is not None:
@@ -75,7 +80,7 @@ def refuse_early(stage: Stage, data) -> None:
     file = None if cfg.init_from is None else checkpoint.load(cfg.init_from, kind_of(cfg), cfg.trusted)
     if kind_of(cfg) == "latent_diffusion":
         refuse_diffusion(cfg, data, file)
-        if cfg.evaluation.samples and not stage.finished():
+        if cfg.evaluation.samples and not stage.done():
             refuse_few(cfg, data)
 
 
@@ -95,7 +100,8 @@ def refuse_to_extend(stage: Stage) -> None:
         raise ValueError("init_from and extend_from exclude each other: one takes weights, the other a whole run")
     if cfg.budget is not None:
         raise ValueError("extend_from goes on to a number of steps: give steps=, not budget=")
-    before, facts = OmegaConf.load(folder / "config.yaml"), checkpoint.load(folder).facts
+    before = OmegaConf.load(folder / "config.yaml")
+    facts = checkpoint.header(checkpoint.model_path(folder, "extend_from"))["facts"]
     groups = locate(cfg.task["_target_"], cfg.trusted).groups
     same = [name for name in (*groups, *NUMBERS) if name not in ("data", "steps", "lr")]
     other = [name for name in same if canonical(cfg[name], cfg.trusted) != canonical(before.get(name), cfg.trusted)]

@@ -23,8 +23,8 @@ def generator(seed: int, step: int, purpose: str, device: str | torch.device = "
 
 
 def reseed(seed: int, step: int, purpose: str, device: torch.device) -> None:
-    """For what takes no generator: the device's own, and the CPU's, as `torch.manual_seed` leaves them, which takes up
-    to 3 ms: it notes for every backend that is not there where it was called from."""
+    """Seed the global generators of the CPU and of the device, for what takes none of its own (dropout). As
+    `torch.manual_seed` would, but without its 3 ms: it formats a stack for each backend that is not there."""
     number = _hashed([seed, step, purpose])
     torch.default_generator.manual_seed(number)
     if device.type == "cuda":

@@ -5,6 +5,7 @@ import dataclasses
 import gc
 import logging
 import os
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -19,10 +20,11 @@ from diffusion import budget, checkpoint, processes, snapshots
 from diffusion.acceleration import Acceleration, accelerate, choose
 from diffusion.assembly import ASSEMBLE, settings_of
 from diffusion.callbacks.progress import Progress
-from diffusion.callbacks.saving import AtomicCheckpointIO, Saving
+from diffusion.callbacks.saving import AtomicCheckpointIO, Interrupted, Saving
 from diffusion.callbacks.snapshots import Snapshots
 from diffusion.config import build, plain
 from diffusion.data.batches import MicroBatches, StepLoader
+from diffusion.files import write_text
 from diffusion.loggers import loggers_of
 from diffusion.machine import has_fast_bf16
 from diffusion.memory import peak_gib
@@ -76,14 +78,13 @@ def run(stage: Stage, data, began: float | None = None) -> None:
 
     began  when the command did, by time.perf_counter: a budget counts from there. None: from now
     """
-    resume = stage.cfg.resume
-    finished, started = processes.from_first((stage.finished(), stage.started()))
-    if finished and resume != "never":
+    done, goes_on = processes.from_first((stage.done(), stage.goes_on()))
+    if done:
         log.info("%s: finished before, in %s", stage.part, relative(stage.folder))
         return
     with opened(stage):
         processes.wait()
-        train(stage, data, stage.resume_path if started and resume != "never" else extend_path(stage.cfg), began)
+        train(stage, data, stage.resume_path if goes_on else extend_path(stage.cfg), began)
     if torch.cuda.is_available():  # what was compiled holds the memory of its recordings
         torch.compiler.reset()
     gc.collect()
@@ -124,7 +125,8 @@ def alone(stage: Stage) -> Iterator[None]:
 def opened(stage: Stage) -> Iterator[None]:
     """The stage's folder, for this run alone, with its configuration and a log file."""
     if processes.rank() > 0:
-        yield
+        with logged(stage, logging.ERROR):
+            yield
         return
     stage.folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(stage.folder / LOCK)
@@ -136,19 +138,31 @@ def opened(stage: Stage) -> Iterator[None]:
         leftover.unlink()
     if stage.cfg.resume == "never":
         put_aside(stage.folder)
-    checkpoint.atomic(stage.folder / "config.yaml", lambda t: Path(t).write_text(config_yaml(stage.cfg)))
-    handler = logging.FileHandler(stage.folder / "log.txt")
+    write_text(stage.folder / "config.yaml", config_yaml(stage.cfg))
+    try:
+        with logged(stage):
+            yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def logged(stage: Stage, level: int = logging.NOTSET) -> Iterator[None]:
+    """log.txt in the stage's folder: what is said meanwhile from this level on, and the stack of what ends it."""
+    handler = logging.FileHandler(stage.folder / "log.txt", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handler.setLevel(level)
     logging.getLogger().addHandler(handler)
     try:
         yield
     except BaseException as error:
         log.error("%s ended: %s: %s", stage.part, type(error).__name__, error)
+        if not isinstance(error, Interrupted):
+            handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, "at", (), sys.exc_info()))
         raise
     finally:
         logging.getLogger().removeHandler(handler)
         handler.close()
-        lock.release()
 
 
 def planned(stage: Stage, device: torch.device) -> tuple[Acceleration, bool]:

@@ -5,6 +5,7 @@ up to rounding.
 """
 
 import contextlib
+import dataclasses
 import itertools
 import logging
 import os
@@ -19,18 +20,21 @@ from omegaconf import ListConfig, OmegaConf
 from diffusion import checkpoint, processes, scoring
 from diffusion.acceleration import choose
 from diffusion.checkpoint import ModelFile
-from diffusion.config import TRUSTED, build, check, fractions, name_of, plain
-from diffusion.evaluation.generation import generate_many, pictures_of
+from diffusion.config import TRUSTED, build, check, fractions, key_in, name_of, plain
+from diffusion.data.pictures import share
+from diffusion.evaluation.generation import drawn, pictures_of
+from diffusion.files import file_hash
 from diffusion.full_evaluation import evaluate
 from diffusion.grids import labelled, save_png
 from diffusion.guidance import autoguidance, cfg_pp, classifier_free
 from diffusion.latent import LatentDiffusion, Sampling
-from diffusion.loading import load_model, with_guide
+from diffusion.loading import load_model, load_sampling, with_guide
 from diffusion.memory import keep_freed_memory
 from diffusion.paths import relative, writable
 from diffusion.progress import progress
 
 log = logging.getLogger(__name__)
+IN_GRID = 1024  # pictures that stand in a grid at most
 
 
 def main(cfg, command: Sequence[str] = ()) -> Path:
@@ -44,53 +48,80 @@ def main(cfg, command: Sequence[str] = ()) -> Path:
     n = cfg.n if cfg.n is not None else cfg.evaluation.samples if scored else 4
     if wrong := fractions({"n": n, "batch": cfg.batch}):
         raise ValueError("\n  ".join(wrong))
-    full = scored and "features" in cfg.evaluation
-    if full:
-        processes.start()
-        if processes.rank() > 0:
-            logging.getLogger().setLevel(logging.WARNING)
+    processes.start()
+    if processes.rank() > 0:
+        logging.getLogger().setLevel(logging.WARNING)
     if OmegaConf.is_missing(cfg, "ckpt"):
         raise ValueError("ckpt=FILE is missing: a model file, or a run's folder")
     file = checkpoint.load(cfg.ckpt, "latent_diffusion", cfg.trust)
     device = device_named(cfg.device)
+    if scored and any(key_in(override) == "evaluation.seed" for override in command):
+        raise ValueError("evaluation.seed is train.py's; here seed= names the prompts and the pictures")
     if scored and "likelihood" in cfg.evaluation:
+        if processes.world() > 1:
+            raise ValueError("evaluation=likelihood works in one process")
         return scoring.likelihood(file, cfg, device, n, folder_of(cfg))
     if scored and (cfg.prompt is not None or cfg.prompts_file is not None):
         raise ValueError("an evaluation draws with captions of the test split: it takes neither prompt nor "
                          "prompts_file")
     sampling = sampling_from(file, cfg)
-    prompts = [] if scored else prompts_from(cfg, "text_encoder" in file.parts)
+    prompts = [] if scored else processes.from_first(
+        prompts_from(cfg, "text_encoder" in file.parts) if processes.rank() == 0 else None)
     model = load_model(file, cfg.weights, cfg.text_encoder.path).to(device)
     model.accelerate(choose(cfg.precision, False, device))
     log.info("%s: %s, %s, %d steps, %s%s", relative(file.path), weights_of(file, cfg.weights),
              name_of(sampling.sampler), sampling.steps, name_of(sampling.guidance),
              "" if sampling.threshold is None else f", threshold {sampling.threshold}")
     warn(file, sampling, model, prompts, cfg.negative)
-    if full:
+    if scored and "features" in cfg.evaluation:
         return evaluate(file, model, sampling, cfg, n, command)
     out = folder_of(cfg)
     if scored:
         return scoring.frechet(file, model, sampling, cfg, n, out)
-    wanted, guided = pictures_of(prompts, cfg.seed, n), with_guide(sampling, model, cfg.trust)
-    with progress(len(wanted), "pictures") as update:
-        pictures = generate_many(model, wanted, guided, batch=cfg.batch, negative=cfg.negative, progress=update)
-    hashed = checkpoint.file_hash(file.path)
-    for index, ((prompt, seed, i), picture) in enumerate(zip(wanted, pictures, strict=True)):
-        parameters = {"prompt": prompt, "negative": cfg.negative, "Steps": sampling.steps,
-                      "Sampler": name_of(sampling.sampler), **guidance_of(sampling), "Seed": seed, "Index": i,
-                      "Size": f"{picture.shape[2]}x{picture.shape[1]}", "Model": file.path.parent.name,
-                      "Model hash": hashed, "Weights": cfg.weights,
-                      "Discretization": name_of(sampling.discretization),
-                      "Version": f"diffusion {checkpoint.versions()['diffusion']}"}
-        save_png(picture, out / f"{index:05}.png", parameters if cfg.metadata else {})
-    rows = [(prompt, pictures[k * n : (k + 1) * n]) for k, prompt in enumerate(prompts)]
-    labelled(rows, columns=min(n, 8)).save(out / "grid.png")
-    log.info("%d pictures in %s, all together in %s", len(wanted), relative(out), relative(out / "grid.png"))
+    draw(file, model, sampling, cfg, prompts, n, out)
     return out
 
 
+def draw(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, prompts: Sequence[str], n: int, out: Path
+         ) -> None:
+    """n pictures of each prompt, each process its share, each batch in its files before the next is drawn; and a grid
+    of as many as one looks at."""
+    wanted, guided = pictures_of(prompts, cfg.seed, n), with_guide(sampling, model, cfg.trust)
+    settings = {"Steps": sampling.steps, "Sampler": name_of(sampling.sampler), **guidance_of(sampling)}
+    origin = {"Model": file.path.parent.name, "Model hash": file_hash(file.path), "Weights": cfg.weights,
+              "Discretization": name_of(sampling.discretization),
+              "Version": f"diffusion {checkpoint.versions()['diffusion']}"}
+    each = min(n, max(IN_GRID // len(prompts), 1))  # of a prompt's pictures, in the grid
+    mine, shown = share(len(wanted), processes.rank(), processes.world()), {}
+    numbers, batches = iter(mine), drawn(model, wanted[mine.start : mine.stop], guided, batch=cfg.batch,
+                                         negative=cfg.negative)
+    with progress(len(mine), "pictures") as update:
+        for some, pictures in batches:
+            for (prompt, seed, i), picture, number in zip(some, pictures, numbers, strict=False):
+                size = f"{picture.shape[2]}x{picture.shape[1]}"
+                told = {"prompt": prompt, "negative": cfg.negative, **settings, "Seed": seed, "Index": i, "Size": size,
+                        **origin}
+                save_png(picture, out / f"{number:05}.png", told if cfg.metadata else {})
+                if number // n < IN_GRID and number % n < each:
+                    shown[number] = picture
+            update(len(some))
+    shown = {number: picture for some in processes.all_values(shown) for number, picture in some.items()}
+    if processes.rank() == 0:
+        rows = [(prompt, torch.stack([shown[k * n + i] for i in range(each)]))
+                for k, prompt in enumerate(prompts[:IN_GRID])]
+        labelled(rows, columns=min(n, 8)).save(out / "grid.png")
+    log.info("%d pictures in %s, %s together in %s", len(wanted), relative(out),
+             "all" if len(shown) == len(wanted) else f"{len(shown)} of them", relative(out / "grid.png"))
+
+
 def folder_of(cfg) -> Path:
-    """out=, or a new one named by the time, even where several commands begin in one second."""
+    """The same on every process: out=, or a new one named by the time, even where several commands begin in one
+    second."""
+    return processes.from_first(new_folder(cfg) if processes.rank() == 0 else None)
+
+
+def new_folder(cfg) -> Path:
+    """out=, or one that was not there before."""
     if cfg.out:
         writable(out := Path(cfg.out).expanduser(), "out")
         return out
@@ -131,18 +162,17 @@ def prompts_from(cfg, conditional: bool) -> list[str]:
 
 def sampling_from(file: ModelFile, cfg) -> Sampling:
     """The model's own choices, changed where the command says so."""
-    trusted = (*TRUSTED, *cfg.trust)
-    chosen = {name: build(cfg[name], trusted) if cfg.get(name) else file.describe(name)
-              for name in ("sampler", "discretization")}
+    own, trusted = load_sampling(file), (*TRUSTED, *cfg.trust)
+    chosen = {name: build(cfg[name], trusted) for name in ("sampler", "discretization") if cfg.get(name)}
     node = asked_of_guidance(cfg)
     if "_target_" not in node:
         node, trusted = {**file.parts["guidance"], **node}, file.trusted
     check({"guidance": node}, trusted)
-    steps = file.facts["sampling_steps"] if cfg.steps is None else cfg.steps
+    steps = own.steps if cfg.steps is None else cfg.steps
     if wrong := fractions({"steps": steps}):
         raise ValueError(wrong[0])
-    threshold = file.facts.get("threshold") if cfg.threshold is None else cfg.threshold or None
-    return Sampling(**chosen, guidance=build(node, trusted), steps=steps, threshold=threshold)
+    threshold = own.threshold if cfg.threshold is None else cfg.threshold or None
+    return dataclasses.replace(own, **chosen, guidance=build(node, trusted), steps=steps, threshold=threshold)
 
 
 def asked_of_guidance(cfg) -> dict:

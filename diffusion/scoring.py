@@ -1,19 +1,20 @@
 """The sample command's scores: how far samples lie from the test split, and how probable the model holds that split."""
 
-import json
 import logging
 from pathlib import Path
 
 import torch
 
+from diffusion import processes
 from diffusion.acceleration import choose
 from diffusion.checkpoint import ModelFile
-from diffusion.config import TRUSTED, build, name_of, plain
+from diffusion.config import TRUSTED, build, check, name_of, plain
 from diffusion.data.batches import positions
 from diffusion.evaluation.features import ClipFeatures
 from diffusion.evaluation.generation import generate_many, pictures_of
 from diffusion.evaluation.likelihood import likelihood_scores
 from diffusion.evaluation.scores import frechet_scores
+from diffusion.files import write_json
 from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.loading import load_model, with_guide
 from diffusion.paths import relative
@@ -29,7 +30,8 @@ def data_of(file: ModelFile, cfg):
         node["source"] = cfg.data.source
     if "cache" in node:  # not that of the machine it was trained on
         node["cache"] = cfg.paths.cache
-    data = build(node, ("diffusion.data", *cfg.trust))
+    check({"data": node}, trusted := ("diffusion.data", *cfg.trust))
+    data = build(node, trusted)
     if data.fingerprint() != file.facts["data_fingerprint"]:
         log.warning("this is not the data that the model was trained on: fingerprint %s, the model's %s",
                     data.fingerprint(), file.facts["data_fingerprint"])
@@ -48,15 +50,13 @@ def frechet(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, n:
     with progress(n, "samples") as update:
         pictures = generate_many(model, pictures_of(prompts, cfg.seed), guided, batch=cfg.batch,
                                  negative=cfg.negative, progress=update)
-    scores = frechet_scores(pictures, model, data.split("train"), test, [ClipFeatures(model.text_encoder)], cfg.seed,
+    scores = frechet_scores(pictures, model, data, [ClipFeatures(model.text_encoder)], Path(cfg.paths.cache), cfg.seed,
                             log.info)
     results = {"ckpt": str(file.path), "n": n, "seed": cfg.seed, "sampler": name_of(sampling.sampler),
                "discretization": name_of(sampling.discretization), "steps": sampling.steps,
                "guidance": name_of(sampling.guidance), "threshold": sampling.threshold, "weights": cfg.weights,
                "frechet": scores, "data_fingerprint": data.fingerprint()}
-    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    log.info("%s", relative(out / "results.json"))
-    return out
+    return written(results, out)
 
 
 def likelihood(file: ModelFile, cfg, device: torch.device, n: int, out: Path) -> Path:
@@ -82,7 +82,13 @@ def likelihood(file: ModelFile, cfg, device: torch.device, n: int, out: Path) ->
     results = {"ckpt": str(file.path), "n": n, "seed": cfg.seed, "weights": cfg.weights,
                "precision": model.acceleration.precision, "data_fingerprint": data.fingerprint(),
                "likelihood": {name: score | {"method": asked[name]} for name, score in scores.items()}}
-    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    return written(results, out)
+
+
+def written(results: dict, out: Path) -> Path:
+    """The folder, with results.json in it, which the first process writes."""
+    if processes.rank() == 0:
+        write_json(out / "results.json", results)
     log.info("%s", relative(out / "results.json"))
     return out
 

@@ -15,9 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diffusion.checkpoint import atomic
 from diffusion.ema.post_hoc import Profile, coefficients
 from diffusion.ema.power import gamma_of
+from diffusion.files import atomic
 
 FOLDER = "averages"
 

@@ -19,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusion.arithmetic import flop_per_step
 from diffusion.budget import seconds_of
-from diffusion.checkpoint import ModelFile, atomic, file_hash, load, model_path
-from diffusion.config import canonical, locate, plain
+from diffusion.checkpoint import ModelFile, load, model_path
+from diffusion.config import canonical, key_in, locate, plain, trained_here
+from diffusion.files import file_hash, write_json, write_text
 from diffusion.machine import TYPICAL
 
 RECIPE = 9  # raised with every entry under "Numbers changed" in CHANGELOG.md
@@ -73,8 +74,16 @@ class Stage:
     def started(self) -> bool:
         return self.resume_path.exists()
 
+    def done(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.finished() and self.cfg.resume != "never"
+
+    def goes_on(self) -> bool:
+        """Whether training begins where an earlier start of this run has stopped."""
+        return self.started() and self.cfg.resume != "never" and not self.finished()
+
     def model(self) -> ModelFile:
-        return load(self.model_path)
+        return load(self.model_path, trust=self.cfg.trusted)
 
     def walk(self) -> Iterator["Stage"]:
         """Parents first, each stage once."""
@@ -91,8 +100,11 @@ class Stage:
 
     def write(self, name: str, content: Mapping) -> None:
         """results.json, plan.yaml, ...: whole or not at all."""
-        text = json.dumps(content, indent=2) + "\n" if name.endswith(".json") else yaml.safe_dump(dict(content))
-        atomic(self.folder / name, lambda temporary: Path(temporary).write_text(text))
+        path = self.folder / name
+        if path.suffix == ".json":
+            write_json(path, content)
+        else:
+            write_text(path, yaml.safe_dump(dict(content)))
 
 
 def plan(cfg: DictConfig, choices: Mapping[str, str | None], overrides: list[str], compose: Compose, data,
@@ -100,22 +112,22 @@ def plan(cfg: DictConfig, choices: Mapping[str, str | None], overrides: list[str
     """The stage that a configuration describes, with its parents."""
     parents = {}
     for name, parent in (plain(cfg.parents) or {}).items():
-        if cfg.get(name) is not None and not _needs_training(cfg, name):
+        if cfg.get(name) is not None and not trained_here(cfg[name], cfg.trusted):
             continue
-        parents[name] = parent_stage(name, parent, cfg, choices, overrides, compose, data)
+        parents[name] = parent_stage(name, parent, choices, overrides, compose, data)
         refuse_another(name, parent, cfg, parents[name])
     for name, share in parents_shares(cfg, parents, data).items():
         parent = plain(cfg.parents)[name]
         asked = [*parent.get("overrides", []), f"budget={share}s", "at_most=true"]
-        parents[name] = parent_stage(name, {**parent, "overrides": asked}, cfg, choices, overrides, compose, data)
+        parents[name] = parent_stage(name, {**parent, "overrides": asked}, choices, overrides, compose, data)
     return Stage(part, choices["experiment"], cfg, tuple(overrides), parents, data.fingerprint(),
                  key_of(cfg, parents, data))
 
 
 def refuse_another(name: str, parent: Mapping, cfg: DictConfig, stage: Stage) -> None:
-    """Raise ValueError where a parent would train another part than the child's configuration describes: what an
-    experiment's own file says of it does not reach the parent, as options and the command line do."""
-    explicit = any(o.lstrip("+~").partition("=")[0].partition(".")[0] == name for o in parent.get("overrides", []))
+    """Raise ValueError where the child's experiment file sets keys of this part: only options and the command line are
+    handed on to the parent, which would train something else."""
+    explicit = any(key_in(o).partition(".")[0] == name for o in parent.get("overrides", []))
     mine, its = (canonical(c.get(name), c.trusted) for c in (cfg, stage.cfg))
     if explicit or mine is None or mine == its:
         return
@@ -137,22 +149,16 @@ def parents_shares(cfg: DictConfig, parents: Mapping[str, Stage], data) -> dict[
     return {name: max(round(seconds_of(cfg.budget) / 3 * s / sum(seconds.values())), 1) for name, s in seconds.items()}
 
 
-def parent_stage(name: str, parent: Mapping, cfg: DictConfig, choices: Mapping[str, str | None], overrides: list[str],
+def parent_stage(name: str, parent: Mapping, choices: Mapping[str, str | None], overrides: list[str],
                  compose: Compose, data) -> Stage:
     """A parent is its own experiment, with the child's choices for what both share and for this part."""
     groups = (*SHARED, name)
     chosen = [f"{group}={choices[group]}" for group in groups if choices.get(group) is not None]
-    dotted = [o for o in overrides if o.split("=")[0].lstrip("+~").split(".")[0] in groups and "." in o.split("=")[0]]
-    plain_keys = [o for o in overrides if o.split("=")[0] in SHARED_KEYS]
+    dotted = [o for o in overrides if "." in key_in(o) and key_in(o).partition(".")[0] in groups]
+    plain_keys = [o for o in overrides if key_in(o) in SHARED_KEYS]
     mine = [f"experiment={parent['experiment']}", *chosen, *plain_keys, *dotted, *parent.get("overrides", [])]
     composed, its_choices = compose(mine)
     return plan(composed, its_choices, mine, compose, data, part=name)
-
-
-def _needs_training(cfg: DictConfig, part: str) -> bool:
-    """Whether the chosen option of a part is one that is trained here: it is not when it is absent or pretrained."""
-    node = cfg[part]
-    return bool(node) and getattr(locate(node["_target_"], cfg.trusted), "trainable", True)
 
 
 def key_of(cfg: DictConfig, parents: Mapping[str, Stage], data) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from diffusion.checkpoint import atomic
+from diffusion.files import write_json, write_text
 from diffusion.paths import relative
 from diffusion.reporting import page
 from diffusion.stages import Stage
@@ -36,12 +36,12 @@ def record(stage: Stage, results: dict) -> None:
         return
     name = name_of(stage)
     # jobs that differ in sampling alone share a run
-    atomic(folder / f"{name}.json", lambda temporary: Path(temporary).write_text(json.dumps(results)))
+    write_json(folder / f"{name}.json", results)
     grid = stage.folder / "samples" / "grid.png"
     if grid.exists():
         shutil.copyfile(grid, folder / f"{name}.png")
     lines = table({path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))})
-    atomic(folder / "table.md", lambda temporary: Path(temporary).write_text("\n".join(lines) + "\n"))
+    write_text(folder / "table.md", "\n".join(lines) + "\n")
     log.info("sweep so far (%s):\n%s", relative(folder / "table.md"), "\n".join(lines))
     try:
         page.write([folder], folder / "report.html")

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -11,11 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose
 from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file
 
-from diffusion import checkpoint
+from diffusion import checkpoint, sampling
 from diffusion.assembly import sampling_of
 from diffusion.callbacks.saving import Interrupted
 from diffusion.checkpoint import BadModelFile
@@ -156,10 +158,13 @@ def test_the_same_command_again_says_that_it_is_done(caplog):
     assert "finished before" in caplog.text
 
 
-def test_beginning_anew_puts_aside_what_was_there():
+def test_beginning_anew_says_so_and_puts_aside_what_was_there(caplog):
+    caplog.set_level("INFO")
     train("experiment=shapes_clip")
     before = only("shapes_clip/*/model.safetensors").read_bytes()
+    caplog.clear()
     train("experiment=shapes_clip", "resume=never")
+    assert "4 steps, about" in caplog.text and "finished" not in caplog.text
     assert only("shapes_clip/*/before/*/model.safetensors").read_bytes() == before
     assert only("shapes_clip/*/before/*/results.json") and only("shapes_clip/*/results.json")
 
@@ -167,6 +172,9 @@ def test_beginning_anew_puts_aside_what_was_there():
 def test_a_training_that_something_else_ends_is_not_finished():
     with pytest.raises(RuntimeError, match="after 2 of 4 steps"):
         train("experiment=shapes_clip", *ended(2))
+    told = only("shapes_clip/*/log.txt").read_text()
+    assert "RuntimeError: text_encoder" in told or "ended: RuntimeError" in told
+    assert "Traceback" in told and "in train" in told  # where it ended, beside the reason
     assert not list(Path(os.environ["DIFFUSION_RUNS"]).glob("shapes_clip/*/results.json"))
     assert train("experiment=shapes_clip", "resume=must")["finished"]
 
@@ -215,6 +223,28 @@ def test_a_run_holds_what_it_should_and_its_model_file_stands_alone(tmp_path):
     text = Image.open(out / "00001.png").text["parameters"]
     assert text.startswith("a red circle\n") and "Steps: 2" in text and "Seed: 0" in text and "Index: 1" in text
     assert "Guidance: apg(scale=5, eta=0.0, " in text
+
+
+def test_a_backbone_of_ones_own_package_is_trained_drawn_and_named(caplog, tmp_path):
+    caplog.set_level("INFO")
+    own = "backbone._target_=tests.own_backbone.OwnUNet"
+    train(*TASKS["diffusion"][:2], own, "trusted=[diffusion,torch.optim,pytorch_lightning,tests]",
+          "evaluation=frechet", "evaluation.samples=2")
+    line = next(line for line in caplog.text.splitlines() if "next: python sample.py" in line)
+    told = shlex.split(line[line.index("sample.py") + len("sample.py"):])
+    assert told[-1] == "trust=[tests]"
+    asked = [*told, "n=1", "device=cpu", f"out={tmp_path / 'out'}"]
+    assert (sampling.main(compose("sample", asked)) / "00000.png").exists()
+    with pytest.raises(BadModelFile, match="trust="):
+        sampling.main(compose("sample", asked[:2]))
+
+
+def test_the_line_to_type_next_draws_as_this_command_did(caplog):
+    caplog.set_level("INFO")
+    train(*TASKS["diffusion"][:2])
+    caplog.clear()
+    train(*TASKS["diffusion"][:2], "+guidance.rescale=0.7", "sampling_steps=3")
+    assert caplog.text.rstrip().endswith(" guidance.rescale=0.7 steps=3")
 
 
 def test_a_picture_depends_on_its_prompt_seed_and_index_only():

@@ -14,6 +14,8 @@ from PIL import Image
 
 from diffusion import checkpoint, sampling
 from diffusion.config import ConfigError, build, locate
+from diffusion.latent import LatentDiffusion
+from diffusion.loading import load_sampling
 from diffusion.refusals import refuse_diffusion
 from tests.options import CONFIGS as FOLDER
 from tests.options import names
@@ -183,6 +185,59 @@ def test_a_guide_is_compared_before_training(tmp_path):
         before_training(*alike, "schedule=rectified_flow")
     with pytest.raises(ValueError, match=r"this guide has latents of shape \[3, 16, 16\], the model of \[8, 8, 8\]"):
         before_training(*guided)
+
+
+def test_what_was_drawn_before_an_interruption_is_there(model, monkeypatch):
+    own, calls = LatentDiffusion.generate, []
+
+    def generate(self, *args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return own(self, *args)
+
+    monkeypatch.setattr(LatentDiffusion, "generate", generate)
+    with pytest.raises(KeyboardInterrupt):
+        drawn(model, "n=7", "batch=2")
+    assert sorted(path.name for path in (model.parent / "out").iterdir()) == [f"{i:05}.png" for i in range(4)]
+
+
+def test_a_grid_shows_as_many_as_one_looks_at(model, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(sampling, "IN_GRID", 6)
+    many = sampling.main(asked(model, "prompt=[a,b]", "n=4"))
+    assert "8 pictures" in caplog.text and "6 of them together" in caplog.text
+    few = Image.open(many / "grid.png").height
+    monkeypatch.setattr(sampling, "IN_GRID", 1)
+    assert 2 * Image.open(sampling.main(asked(model, "prompt=[a,b]", "n=4")) / "grid.png").height == few
+
+
+@pytest.mark.slow
+def test_processes_share_the_pictures(model):
+    one = sampling.main(asked(model, "n=5"))
+    two = model.parent / "two"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--module",
+               "diffusion.cli", "sample", f"ckpt={model}", "prompt=a red circle", "n=5", "device=cpu", "precision=32",
+               f"out={two}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = {path.name for path in one.iterdir()}
+    assert names == {path.name for path in two.iterdir()} and len(names) == 6
+    for name in names:
+        a, b = (np.asarray(Image.open(folder / name), dtype=int) for folder in (one, two))
+        assert abs(a - b).max() <= 1
+
+
+def test_a_seed_that_would_not_be_heard_is_refused(model):
+    command = [f"ckpt={model}", "evaluation=frechet", "evaluation.seed=7"]
+    with pytest.raises(ValueError, match="here seed= names"):
+        sampling.main(compose("sample", command), command)
+
+
+def test_a_model_file_tells_how_it_is_drawn(model):
+    own = load_sampling(checkpoint.load(model))
+    assert (own.sampler.func.__name__, own.steps, own.threshold) == ("ddim", 2, None)
+    assert own.guidance.keywords == {"scale": 3.0, "rescale": 0.7}
 
 
 def test_the_command_loads_nothing_of_the_trainer():

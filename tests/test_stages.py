@@ -65,6 +65,12 @@ def test_a_parent_keeps_its_own_numbers_and_takes_the_childs_data_and_part():
     assert parent.experiment == "shapes_autoencoder"
 
 
+@pytest.mark.parametrize("sign", ["", "++"])
+def test_a_parent_takes_shared_keys_however_they_are_written(sign):
+    parent = planned(f"{sign}precision=32", f"{sign}workers=3").parents["autoencoder"]
+    assert (parent.cfg.precision, parent.cfg.workers) == (32, 3)
+
+
 def test_a_part_that_needs_no_training_is_no_parent():
     assert set(planned("text_encoder=none").parents) == {"autoencoder"}
     assert set(planned("autoencoder=identity").parents) == {"text_encoder"}
@@ -96,9 +102,10 @@ def test_a_backbone_that_does_not_fit_is_refused_before_anything_is_trained(over
         refuse_early(stage, build(stage.cfg.data, stage.cfg.trusted))
 
 
-@pytest.mark.parametrize(("overrides", "says"), [(["evaluation.samples=1"], "evaluation.samples = 1"),
-                                                 (["data.test=1"], "the test split has 1 picture")])
-def test_too_few_pictures_for_the_scores_are_refused(overrides, says):
+@pytest.mark.parametrize(("overrides", "says"), [
+    (["evaluation.samples=1"], "evaluation.samples = 1"), (["data.test=1"], "the test split has 1 picture"),
+    (["compile=off"], "compile = off: allowed are auto, true"), (["ema.decay=2"], r"ema\.decay = 2")])
+def test_values_that_are_not_allowed_are_refused_before_training(overrides, says):
     stage = planned("experiment=latent_shapes", *overrides)
     with pytest.raises(ValueError, match=says):
         refuse_early(stage, build(stage.cfg.data, stage.cfg.trusted))
@@ -128,6 +135,8 @@ def test_a_local_text_encoder_enters_the_key_by_its_weights(tmp_path):
 @pytest.mark.parametrize(("overrides", "says"), [
     (["steps=1e2"], "steps = 100.0: a whole number"), (["batch=0"], "batch = 0"), (["clip=-1"], "clip = -1"),
     (["sample_every=0"], "sample_every = 0"), (["accumulate=3"], "multiple of 3"),
+    (["task.caption_dropout=10"], "caption_dropout = 10: a share"),
+    (["experiment=cifar_autoencoder_adversarial", "budget=1h"], "budget: .* learn in turn"),
     (["experiment=cifar_autoencoder_adversarial", "precision=16-mixed"], "two: take bf16-mixed")])
 def test_numbers_that_no_training_can_use_are_refused(overrides, says):
     cfg, _ = composed([*overrides])

@@ -1,6 +1,5 @@
 """The pieces around the training step: batches, meter, learning rates, contrastive and adversarial losses."""
 
-import csv
 import os
 import types
 
@@ -10,7 +9,6 @@ import torch.nn.functional as F
 
 from diffusion import rng
 from diffusion.data.batches import FromStep, MicroBatches, StepLoader, positions
-from diffusion.loggers import Csv
 from diffusion.memory import resident, rows_of
 from diffusion.objectives.autoencoder import adaptive_weight, hinge_discriminator, hinge_generator
 from diffusion.objectives.classification import all_right, classification_loss
@@ -166,16 +164,3 @@ def test_a_signal_to_the_group_is_not_one_to_its_workers():
     batches = MicroBatches(4, lambda index, step, rows: {"session": os.getsid(0)}, batch=2, steps=2, seed=0)
     sessions = {batch["session"] for batch in StepLoader(batches, lambda: 0, workers=1)}
     assert len(sessions) == 1 and sessions != {os.getsid(0)}
-
-
-def test_lines_of_another_count_of_steps_delete_none(tmp_path):
-    first = Csv(tmp_path)
-    for step in (2, 4, 6):
-        first.log_metrics({"loss": step}, step)
-        first.log_metrics({"of lightning": 1.0}, step - 1)  # which counts from 0
-    goes_on = Csv(tmp_path)  # from step 4
-    goes_on.log_metrics({"of lightning": 2.0}, 5)
-    goes_on.log_metrics({"loss": 7.0}, 6)
-    with open(tmp_path / "metrics.csv", newline="") as file:
-        rows = {row["step"]: row["loss"] for row in csv.DictReader(file)}
-    assert rows == {"1": "", "2": "2.0", "3": "", "4": "4.0", "5": "", "6": "7.0"}

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from diffusion.checkpoint import atomic
+from diffusion.files import atomic
 
 
 class Interrupted(RuntimeError):

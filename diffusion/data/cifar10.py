@@ -20,7 +20,9 @@ RETRIEVAL_SIZE = 2000
 
 
 class Cifar10:
-    """source  a name on the hub, or a local folder in its layout (columns img, label)
+    """CIFAR-10 (Krizhevsky 2009): 50,000 and 10,000 pictures of 32 x 32 in ten classes, with captions from templates.
+
+    source  a name on the hub, or a local folder in its layout (columns img, label)
     cache   a folder for the decoded pictures, or None
     """
 
@@ -68,7 +70,7 @@ class Cifar10:
         splits, fingerprint = self._rows
         rows = splits[one_of("split", name, ("train", "test"))]
         key = f"cifar10-{name}-{fingerprint}"
-        images = cached(self.cache, key, lambda: decode(self._files(name), exactly(self.image_size)))
+        images = cached(self.cache, key, lambda: decode(self._files(name), len(rows), exactly(self.image_size)))
         classes = torch.tensor(rows["label"][:], dtype=torch.int64)
         if not 0 <= int(classes.min()) <= int(classes.max()) < len(NAMES):
             found = f"{int(classes.min())}..{int(classes.max())}"

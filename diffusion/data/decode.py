@@ -4,34 +4,38 @@ its content.
 
 import functools
 import io
-import os
-import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
-DECODING = 2  # raised where the same file becomes another picture: it is in the names of what is kept
+from diffusion.files import atomic
+
+DECODING = 2  # raised where the same file becomes another picture: it is in the names of what is kept of a folder
 Prepare = Callable[[Image.Image], Image.Image]
 
 
-def decode(pictures: Iterable[tuple[str, bytes | Path]], prepare: Prepare) -> UInt8[Tensor, "n 3 h w"]:
-    """Pictures as (name for messages, file or bytes). `prepare` makes the final size or raises ValueError."""
-    arrays = []
-    for name, source in pictures:
+def decode(pictures: Iterable[tuple[str, bytes | Path]], n: int, prepare: Prepare) -> UInt8[Tensor, "n 3 h w"]:
+    """n pictures as (name for messages, file or bytes). `prepare` makes the final size or raises ValueError. Memory is
+    that of the result."""
+    out = None
+    for i, (name, source) in enumerate(pictures):
         try:
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
                 array = np.asarray(prepare(to_rgb(ImageOps.exif_transpose(image))))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(f"{name}: {error}") from error
-        arrays.append(array.transpose(2, 0, 1))
-    if not arrays:
+        if out is None:
+            out = torch.empty(n, 3, *array.shape[:2], dtype=torch.uint8)
+        out[i] = torch.from_numpy(array.transpose(2, 0, 1).copy())
+    if out is None:
         raise ValueError("no pictures to decode")
-    return torch.from_numpy(np.stack(arrays))
+    return out
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -68,22 +72,30 @@ def crop_and_resize(size: int) -> Prepare:
 def cached(
     folder: str | None, name: str, make: Callable[[], UInt8[Tensor, "n 3 h w"]]
 ) -> UInt8[Tensor, "n 3 h w"]:
-    """make(), or what an earlier call of this name left in the folder. Processes may do this at once."""
+    """make(), or what an earlier call of this name left in the folder. Of several processes one makes it, the others
+    wait and read."""
     if folder is None:
         return make()
     path = Path(folder) / f"{name}.npy"
+    if (images := kept(path)) is not None:
+        return images
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if (images := kept(path)) is not None:
+            return images
+        images = make()
+
+        def write(temporary: str) -> None:
+            with open(temporary, "wb") as file:
+                np.save(file, images.numpy())
+
+        atomic(path, write)
+    return images
+
+
+def kept(path: Path) -> UInt8[Tensor, "n 3 h w"] | None:
+    """What the file holds; None where it is not there, or no whole .npy file."""
     try:
         return torch.from_numpy(np.load(path))
-    except (FileNotFoundError, EOFError, ValueError):  # not there, or no whole .npy file
-        images = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{name}.{uuid.uuid4().hex}.part")
-    try:
-        with part.open("xb") as file:
-            np.save(file, images.numpy())
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return images
+    except (FileNotFoundError, EOFError, ValueError):
+        return None

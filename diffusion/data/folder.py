@@ -46,7 +46,9 @@ class Listing:
 
 
 class Folder:
-    """source          the folder; pictures are centre-cropped and resized to image_size
+    """A folder of one's own, in the layout above.
+
+    source          the folder; pictures are centre-cropped and resized to image_size
     caption_column  the key of the caption in metadata.jsonl
     cache           a folder for the decoded pictures, or None
     memory_gib      decoded splits up to this size are kept in memory, larger ones are decoded on demand (workers=4)
@@ -125,11 +127,12 @@ class Folder:
             images = cached(
                 self.cache,
                 f"folder-{name}-{self.image_size}-{DECODING}-{self._content}",
-                lambda: decode([(str(file), file) for file in files], prepare),
+                lambda: decode([(str(file), file) for file in files], len(files), prepare),
             )
         texts, classes = self._listing.texts[name], self._listing.classes
         if classes:
-            return class_images(images, torch.tensor([classes.index(t) for t in texts]), classes, templates)
+            number = {name: i for i, name in enumerate(classes)}
+            return class_images(images, torch.tensor([number[text] for text in texts]), classes, templates)
         # Content is numbered over both splits, so that equal captions agree between them.
         both = self._listing.texts["train"] + self._listing.texts["test"]
         table = {text: i for i, text in enumerate(dict.fromkeys(both))}

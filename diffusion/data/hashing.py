@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from diffusion.checkpoint import atomic
+from diffusion.files import write_text
 
 
 def digest(value) -> str:
@@ -30,5 +30,5 @@ def files_digest(root: Path, files: Iterable[Path], cache: Path | None = None) -
                 content = hashlib.file_digest(file, "sha256").hexdigest()
         now[name] = [stat.st_size, stat.st_mtime_ns, content]
     if memory is not None and not now.items() <= before.items():
-        atomic(memory, lambda temporary: Path(temporary).write_text(json.dumps(before | now)))
+        write_text(memory, json.dumps(before | now))
     return digest({name: content for name, (_, _, content) in now.items()})

@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from diffusion.acceleration import Acceleration
-from diffusion.checkpoint import atomic, weights_hash
+from diffusion.checkpoint import weights_hash
 from diffusion.conditioning import Conditioning
 from diffusion.data.captioned import CaptionedImages
 from diffusion.data.pictures import at_once, chunks
+from diffusion.files import atomic
 from diffusion.pixels import to_float
 from diffusion.text.clip import CLIP
 

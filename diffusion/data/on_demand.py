@@ -26,7 +26,8 @@ class OnDemand:
 
     def __getitem__(self, index: slice | Sequence[int] | Tensor) -> UInt8[Tensor, "n 3 h w"]:
         """The pictures of a slice, a list or a tensor of positions, decoded now."""
-        return decode(((str(file), file) for file in self.subset(index).files), self.prepare)
+        files = self.subset(index).files
+        return decode(((str(file), file) for file in files), len(files), self.prepare)
 
     def subset(self, index: slice | Sequence[int] | Tensor) -> "OnDemand":
         """The same of some pictures; nothing is decoded yet."""

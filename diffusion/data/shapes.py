@@ -21,7 +21,9 @@ RETRIEVAL_SIZE = 1000
 
 
 class Shapes:
-    """train, test  pictures per split; pairs: the share of them that shows two shapes
+    """Drawn pictures of one or two coloured shapes, each with captions that say what, where and how large.
+
+    train, test  pictures per split; pairs: the share of them that shows two shapes
     heldout      compositions such as "red triangle" that no training or test picture shows
     wordings     captions per picture
     """

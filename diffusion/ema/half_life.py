@@ -12,7 +12,9 @@ from diffusion.ema.average import Average
 
 
 class HalfLifeEMA(Average):
-    """batch  pictures of one update, over all processes and passes
+    """The last half_life_images pictures hold half of the weight.
+
+    batch  pictures of one update, over all processes and passes
     ramp   largest half-life as a share of the pictures seen; None: none
     """
 

@@ -12,9 +12,11 @@ from diffusion.ema.average import Average
 
 
 class EMA(Average):
-    """decay: of one update, once warm."""
+    """decay: of one update, once warm. Raises ValueError where it is no share."""
 
     def __init__(self, module: nn.Module, decay: float = 0.9999):
+        if not 0 <= decay <= 1:
+            raise ValueError(f"ema.decay = {decay}: from 0 to 1")
         super().__init__(module)
         self.decay = decay
         self.facts = {"decay": decay}

@@ -96,7 +96,7 @@ class Full:
             self.say(f"features by {extract.name}: {pictures:,} pictures at most, about "
                      f"{duration(seconds)}")
 
-    def draw(self, sampling: Sampling, folder: Path, negative: str = "") -> OnDemand:
+    def draw(self, sampling: Sampling, folder: Path, negative: str = "", metadata: bool = True) -> OnDemand:
         """The samples; those that lie in the folder are not drawn again."""
         todo = len(missing(folder, self.n))
         mine, done, began = of_this_process(todo), 0, time.perf_counter()
@@ -113,7 +113,7 @@ class Full:
                 update(n)
 
             draw_missing(self.model, pictures_of(self.prompts, self.seed), sampling, folder, batch=self.batch,
-                         negative=negative, progress=told)
+                         negative=negative, metadata=metadata, progress=told)
         return read(folder, self.n, self.data.image_size)
 
     def sets(self, extract: FeatureExtractor, samples: OnDemand) -> Sets:

@@ -28,7 +28,9 @@ from diffusion.evaluation.metrics.neighbours import K_DENSITY, neighbours
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """names    each with what is better, low or high
+    """What is measured between two sets of features.
+
+    names    each with what is better, low or high
     of          (samples' features, reference's features, whether row i of both belong together) -> an interval for each
                 name, None where too few pictures tell nothing
     where       of which feature networks it may be taken

@@ -17,20 +17,22 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffusion import processes
-from diffusion.checkpoint import atomic
 from diffusion.data.captioned import CaptionedDataset
 from diffusion.data.hashing import digest
 from diffusion.data.on_demand import OnDemand
 from diffusion.data.pictures import chunks, share
 from diffusion.evaluation.features import FeatureExtractor
 from diffusion.evaluation.metrics.frechet import Moments, moments_of
+from diffusion.files import atomic
 
 CHUNK = 250  # pictures that are read together
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """name     data fingerprint/split
+    """Features to compare with, and where they come from.
+
+    name        data fingerprint/split
     extractor   the network's name, and hash that of its weights
     labels      of the data's heads, one row a picture
     """

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from diffusion import processes
-from diffusion.checkpoint import atomic
 from diffusion.data.decode import exactly
 from diffusion.data.on_demand import OnDemand
 from diffusion.data.pictures import chunks, share
 from diffusion.evaluation.generation import Picture, drawn
+from diffusion.files import atomic
 from diffusion.grids import save_png
 from diffusion.latent import LatentDiffusion, Sampling
 
@@ -38,9 +38,11 @@ def take_over(folder: Path, n: int, others: Iterable[Path]) -> None:
 
 
 def draw_missing(model: LatentDiffusion, pictures: Sequence[Picture], sampling: Sampling, folder: Path, *,
-                 batch: int = 64, negative: str = "", progress: Callable[[int], None] = lambda done: None) -> None:
+                 batch: int = 64, negative: str = "", metadata: bool = True,
+                 progress: Callable[[int], None] = lambda done: None) -> None:
     """Write those of the pictures that are not in the folder, each process its share of them.
 
+    metadata  whether a file tells its prompt
     progress(n) is called after each batch with its size.
     """
     todo = missing(folder, len(pictures))
@@ -48,7 +50,7 @@ def draw_missing(model: LatentDiffusion, pictures: Sequence[Picture], sampling: 
     batches = drawn(model, [pictures[i] for i in todo], sampling, batch=batch, negative=negative)
     for index, (some, shown) in zip(chunks(todo, batch), batches, strict=True):
         for i, (prompt, seed, k), picture in zip(index, some, shown, strict=True):
-            told = {"prompt": prompt, "negative": negative, "Seed": seed, "Index": k}
+            told = {"prompt": prompt, "negative": negative, "Seed": seed, "Index": k} if metadata else {}
             atomic(file_of(folder, i), lambda temporary, told=told, p=picture: save_png(p, temporary, told))
         progress(len(some))
     processes.wait()

@@ -6,18 +6,20 @@ autoencoder.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from diffusion.data.captioned import CaptionedImages
+from diffusion.data.captioned import CaptionedDataset
 from diffusion.data.pictures import at_once, chunks
 from diffusion.evaluation.features import FeatureExtractor
 from diffusion.evaluation.metrics.frechet import frechet_distance, frechet_intervals, moments_of
 from diffusion.evaluation.metrics.intervals import GROUPS, Interval
 from diffusion.evaluation.reconstruction import reconstructed
+from diffusion.evaluation.reference import features_of, reference_of
 from diffusion.latent import LatentDiffusion
 from diffusion.objectives.classification import all_right
 from diffusion.pixels import to_float
@@ -32,16 +34,18 @@ def judged_right(judge: nn.Module, images: UInt8[Tensor, "n c h w"], labels: Ten
 
 
 def frechet_scores(
-    samples: UInt8[Tensor, "n c h w"], model: LatentDiffusion, train: CaptionedImages, test: CaptionedImages,
-    extractors: Sequence[FeatureExtractor], seed: int, say: Callable[[str], None] = lambda line: None,
+    samples: UInt8[Tensor, "n c h w"], model: LatentDiffusion, data: CaptionedDataset,
+    extractors: Sequence[FeatureExtractor], cache: Path, seed: int, say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, dict[str, Any]]:
-    """For each extractor: distances of samples, reconstructions and real training pictures to the test split."""
-    real = train.pick(len(samples), seed).images
-    sets = {"samples": samples, "reconstructions": reconstructed(model, real), "real": real}
+    """For each extractor: distances of samples, reconstructions and real training pictures to the test split, whose
+    features the cache keeps. Processes share the work; all need the same samples."""
+    real = data.split("train").pick(len(samples), seed).images
     scores = {}
     for extract in extractors:
-        reference = extract(test.images)
-        found = {name: distance(extract(images), reference) for name, images in sets.items()}
+        reference = reference_of(data, "test", extract, cache).features
+        sets = {"samples": (samples, extract), "reconstructions": (real, after(model, extract)),
+                "real": (real, extract)}
+        found = {name: distance(features_of(*what), reference) for name, what in sets.items()}
         scores[extract.name] = {name: interval.value for name, interval in found.items()} | {
             "intervals": {name: [interval.low, interval.high] for name, interval in found.items()},
             "features": extract.hash, "n": len(samples), "floor_n": len(real), "reference_n": len(reference)}
@@ -49,6 +53,11 @@ def frechet_scores(
             + ", ".join(f"{name} {scores[extract.name][name]:.4g}" for name in sets)
             + (f" (these two of all {len(real)} training pictures)" if len(real) < len(samples) else ""))
     return scores
+
+
+def after(model: LatentDiffusion, extract: FeatureExtractor) -> Callable[[Tensor], Tensor]:
+    """Features of what the autoencoder leaves of pictures."""
+    return lambda pictures: extract(reconstructed(model, pictures))
 
 
 def distance(features: Float[Tensor, "n d"], reference: Float[Tensor, "m d"]) -> Interval:

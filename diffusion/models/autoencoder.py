@@ -110,7 +110,13 @@ class Decoder(nn.Module):
 
 
 class KLAutoencoder(nn.Module):
-    """`raw` latents are the encoder's own; z is whitened and what diffusion sees. Pixels are in [-1, 1]."""
+    """`raw` latents are the encoder's own; z is whitened and what diffusion sees. Pixels are in [-1, 1].
+
+    latent_channels   of z, at 1/2^(levels - 1) of the pictures' size
+    widths            channels of each level, from the pictures' size down; norm_groups must divide them
+    blocks_per_level  residual blocks of the encoder's levels; the decoder's have one more
+    mid_attention     whether the positions of the smallest feature map attend to each other
+    """
 
     sigma_data = 1.0  # of z, by whitening
 

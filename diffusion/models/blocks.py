@@ -64,8 +64,9 @@ class Upsample(nn.Module):
 
 
 class DenseGradient(torch.autograd.Function):
-    """x itself. Its gradient, of what was concatenated a slice of a larger tensor, is copied to lie densely: by the
-    compiled kernel that computes it, not afterwards by each convolution that reads it, at a quarter of the speed."""
+    """The identity, whose gradient lies densely. That of what was concatenated is a slice of a larger tensor, which
+    each convolution that reads it would copy, at a quarter of the memory's speed; here the compiled kernel that
+    computes it writes it densely."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:

@@ -27,7 +27,10 @@ class Block(nn.Module):
 
 
 class Classifier(nn.Module):
-    """heads   number of values of each attribute, in the order of the data set's label columns
+    """A small residual network (He et al. 2016) that names what a picture shows, one answer for each attribute.
+
+    heads   number of values of each attribute, in the order of the data set's label columns
+    widths  channels of each level, which halves the size of the one before; with blocks_per_level blocks
     mirror  in evaluation, answer with the mean logits of the picture and its mirror image
     """
 
@@ -43,7 +46,6 @@ class Classifier(nn.Module):
                 before = width
         self.body, self.norm_out = nn.Sequential(*levels), nn.BatchNorm2d(before)
         self.heads = nn.ModuleList(nn.Linear(before, values) for values in heads)
-        self.feature_dim = before
 
     def features(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """Pooled activations of the last block; x is pixels in [-1, 1]."""

@@ -98,6 +98,7 @@ class DiT(nn.Module):
     mlp_ratio     hidden channels of the MLPs, in widths
     qk_norm       normalises queries and keys: large attention logits made long runs diverge (Dehghani et al. 2023)
     dropout       of the MLPs' hidden channels
+    gradient_checkpointing  computes each block anew in the backward pass: a third more time, far less memory
     out_channels  None: as many as `channels`
     """
 

@@ -44,11 +44,15 @@ class UNet(nn.Module):
     """y = network(x_t, label, cond), the same size as x_t.
 
     channels          of the input: those of x_t and of cond.image together
+    widths            channels of each level, from the input's size down; norm_groups must divide them
+    blocks_per_level  residual blocks on the way down; one more on the way up
     self_attention    per level: do its positions attend to each other?
     cross_attention   per level: do they attend to cond.tokens, of context_dim channels?
     heads_dim         channels per attention head
     pooled_dim        of cond.pooled, which then is added to the time embedding; None ignores it
     transformer_depth transformer blocks behind each residual block of a level with attention
+    dropout           of the residual blocks
+    gradient_checkpointing  computes each layer anew in the backward pass: a third more time, far less memory
     out_channels      None: as many as `channels`
 
     The middle attends to itself if any level does, and to the tokens if any level does (Stable Diffusion's

@@ -3,7 +3,7 @@
 from pathlib import Path
 from xml.etree import ElementTree
 
-from diffusion.checkpoint import atomic
+from diffusion.files import write_text
 from diffusion.reporting.plot import HEIGHT, WIDTH, Plot, draw
 
 COLOURS = ("#000", "#888", "#b60", "#c22", "#06c", "#083", "#0aa", "#90c")
@@ -29,4 +29,4 @@ def figure(plot: Plot) -> str:
 
 
 def write_figure(path: Path, plot: Plot) -> None:
-    atomic(path, lambda temporary: Path(temporary).write_text(figure(plot) + "\n"))
+    write_text(path, figure(plot) + "\n")

@@ -10,8 +10,8 @@ from typing import Any
 import jinja2
 
 from diffusion import __version__
-from diffusion.checkpoint import atomic
 from diffusion.config import TRUSTED
+from diffusion.files import write_text
 from diffusion.reporting import curves
 from diffusion.reporting.differences import differences, labels, shown
 from diffusion.reporting.pictures import unpaired, views
@@ -24,7 +24,7 @@ LOSS_UNITS = ("data", "autoencoder", "parents", "parameterization", "weighting",
 def write(paths: Iterable[str | Path], out: Path, trust: Iterable[str] = ()) -> list[Run]:
     """The report of these runs and sweeps. Returns the runs. Raises FileNotFoundError."""
     runs = runs_of(paths)
-    atomic(out, lambda temporary: Path(temporary).write_text(page(runs, trust), encoding="utf-8"))
+    write_text(out, page(runs, trust))
     return runs
 
 

@@ -89,8 +89,12 @@ class SmallCLIP(CLIP):
     """A small CLIP of the same classes, for training from scratch.
 
     tokenizer   JSON from `diffusion.text.tokenizer.learn`; training learns it from the captions
-    width       channels of the text tower; vision_width of the image tower (heads of `head_dim` channels)
+    image_size  of the pictures it is trained on; patch: side of what the image tower takes for a token
+    width       channels of the text tower, in `layers` layers; vision_width and vision_layers of the image tower (both
+                have heads of `head_dim` channels)
+    embedding   dimensions of the space that both towers share
     length      context length in tokens; captions are cut there
+    vocabulary  tokens that are learnt at most
     """
 
     def __init__(self, tokenizer: str | None = None, *, image_size: int = 32, patch: int = 4, width: int = 128,
@@ -102,7 +106,7 @@ class SmallCLIP(CLIP):
                 raise ValueError(f"text_encoder.{name} = {value} is no multiple of text_encoder.head_dim = {head_dim}")
         if image_size % patch:
             raise ValueError(f"text_encoder.patch = {patch} does not divide the data's image_size = {image_size}")
-        self.length, self.vocabulary = length, vocabulary
+        self.length = length
         self.tokenizer_json = tokenizer or bpe.learn([], vocabulary)
         self.tokenizer = bpe.read(self.tokenizer_json, length)
         common = {"projection_dim": embedding, "attention_dropout": 0.0, "_attn_implementation": "eager"}

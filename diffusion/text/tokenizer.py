@@ -13,11 +13,14 @@ LONGEST_PROMPT = 4000  # characters; the encoder reads far fewer tokens, and mer
 
 def learn(captions: Iterable[str], vocabulary: int) -> str:
     """JSON of a tokenizer with at most `vocabulary` tokens learnt on the captions. Every byte is a token, at the end
-    of a word and inside it, so no text is unknown to it; the end token has the highest id, as in CLIP."""
+    of a word and inside it, so no text is unknown to it; the end token has the highest id, as in CLIP. Raises
+    ValueError where `vocabulary` has no room for these."""
     backend = CLIPTokenizer().backend_tokenizer
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     single = [*alphabet, *(letter + "</w>" for letter in alphabet)]
-    merges_wanted = max(vocabulary - len(single) - 2, 0)
+    merges_wanted = vocabulary - len(single) - 2
+    if merges_wanted < 0:
+        raise ValueError(f"text_encoder.vocabulary = {vocabulary}: {len(single) + 2} at least, for every byte alone")
     trainer = trainers.BpeTrainer(vocab_size=len(alphabet) * 2 + merges_wanted, special_tokens=[], show_progress=False,
                                   initial_alphabet=alphabet, end_of_word_suffix="</w>")
     backend.train_from_iterator(sorted(set(captions)), trainer)

@@ -5,8 +5,9 @@ dropout, which takes no generator, is seeded anew from (seed, step, slice) befor
 """
 
 import abc
+import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,6 +30,8 @@ class Training(pl.LightningModule, abc.ABC):
 
     groups     the config groups whose content can change this stage's numbers: they make the run's key
     kind       what the model file holds
+    seed       of every draw; steps: updates; batch: pictures of one, over all processes and passes
+    log_every  updates from one log line to the next
     optimizer  function of the parameters
     lr         function (step, steps) -> factor
     clip       largest norm of the gradient
@@ -163,6 +166,14 @@ class Training(pl.LightningModule, abc.ABC):
         rate = (done - before) * self.batch / (self._since[1] - then)
         line = {**self.meter.take(), "lr": self.trainer.optimizers[0].param_groups[0]["lr"], "images_per_second": rate}
         self.log_line({f"train/{name}": value for name, value in line.items()})
+
+    @contextlib.contextmanager
+    def off_the_clock(self) -> Iterator[None]:
+        """What is done inside is no training: the next line's pictures a second leave its time out."""
+        began = time.perf_counter()
+        yield
+        done, since = self._since
+        self._since = done, since + time.perf_counter() - began
 
     def on_train_end(self) -> None:
         self.finite.wait()

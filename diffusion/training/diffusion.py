@@ -19,7 +19,7 @@ from diffusion.evaluation.generation import generate_many, pictures_of
 from diffusion.latent import LatentDiffusion, Sampling
 from diffusion.models.identity import Identity
 from diffusion.objectives.diffusion import diffusion_loss
-from diffusion.time_sampling import stratified
+from diffusion.time_sampling import TimeSampler, stratified
 from diffusion.training.base import Training
 
 LOG_SNR_EDGES = [-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0]
@@ -40,7 +40,7 @@ class DiffusionTraining(Training):
               "objective", "coupling", "data", "task")
     kind = "latent_diffusion"
 
-    def __init__(self, *, denoiser: Denoiser, autoencoder, text_encoder, nodes: dict, data, time_sampler: Callable,
+    def __init__(self, *, denoiser: Denoiser, autoencoder, text_encoder, nodes: dict, data, time_sampler: TimeSampler,
                  weighting: Callable | None, objective: Callable, coupling: Callable, sampling: Sampling, cache: Path,
                  ema: Callable = EMA, caption_dropout: float = 0.1, offset_noise: float = 0.0, validation: int = 512,
                  preview_steps: int = 20, **settings):
@@ -93,8 +93,9 @@ class DiffusionTraining(Training):
             captions = null = None
             if text_encoder is not None:
                 captions = cached_captions(self.cache, text_encoder, train.captions, fast)
-                captions = captions.to(self.placed(captions.tokens).device)
-                null = encodings(text_encoder, ("",), fast).to(captions.tokens.device, torch.float32)
+                tokens = self.placed(captions.tokens)
+                captions = dataclasses.replace(captions, tokens=tokens, pooled=captions.pooled.to(tokens.device))
+                null = encodings(text_encoder, ("",), fast).to(tokens.device, torch.float32)
         self._held_out = self._hold_out()
         return len(train), Latents(x0, captions, null, train, batch=self.batch, seed=self.seed,
                                    caption_dropout=self.caption_dropout)
@@ -215,7 +216,7 @@ class DiffusionTraining(Training):
         buffers = {name: value.clone() for name, value in state.items() if name not in self.ema.shadows}
         tensors = {"raw": state, "ema": {**buffers, **self.ema.shadows},
                    "autoencoder": self.model.autoencoder.state_dict()}
-        if encoder is not None and not getattr(encoder, "path", None):
+        if encoder is not None and getattr(encoder, "trainable", True):
             tensors["text_encoder"] = encoder.state_dict()
         facts = {**facts, "latent_shape": list(self.latent_shape), "image_size": self.data.image_size,
                  "caption_dropout": self.caption_dropout, "threshold": self.sampling.threshold,

@@ -95,7 +95,9 @@ def update(weights: Sequence[Tensor], momenta: Sequence[Tensor], mu: float, deca
 
 
 class Muon(torch.optim.Optimizer):
-    """betas, eps   AdamW's
+    """Orthogonalized momentum for matrices, AdamW for the rest.
+
+    betas, eps   AdamW's
     momentum     mu of the matrices
     fused        AdamW's kernel; with it, an update whose `found_inf` is set moves nothing, as that of torch's own
 

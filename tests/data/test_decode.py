@@ -1,4 +1,6 @@
 import io
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ def png(mode: str, size=(4, 4), colour=0) -> bytes:
     ],
 )
 def test_every_mode_becomes_rgb(mode, colour, rgb):
-    images = decode([("one", png(mode, colour=colour))], exactly(4))
+    images = decode([("one", png(mode, colour=colour))], 1, exactly(4))
     assert images.shape == (1, 3, 4, 4) and images.dtype == torch.uint8
     assert images[0, :, 0, 0].tolist() == list(rgb)
 
@@ -46,11 +48,11 @@ def test_thirty_two_bits_are_taken_by_what_they_hold():
 
 def test_a_bad_picture_is_named():
     with pytest.raises(ValueError, match="row 1: the picture is 5 x 4, 4 x 4 expected"):
-        decode([("row 0", png("RGB")), ("row 1", png("RGB", (5, 4)))], exactly(4))
+        decode([("row 0", png("RGB")), ("row 1", png("RGB", (5, 4)))], 2, exactly(4))
     with pytest.raises(ValueError, match="row 0: "):
-        decode([("row 0", png("RGB")[:40])], exactly(4))
+        decode([("row 0", png("RGB")[:40])], 1, exactly(4))
     with pytest.raises(ValueError, match="no pictures"):
-        decode([], exactly(4))
+        decode([], 0, exactly(4))
 
 
 def test_the_crop_is_centred():
@@ -69,7 +71,7 @@ def test_the_cache_makes_pictures_once_and_survives_a_torn_file(tmp_path):
     for _ in range(2):
         assert torch.equal(cached(str(tmp_path / "new"), "a", make), images)
     assert len(calls) == 1
-    (file,) = (tmp_path / "new").iterdir()  # and no temporary file
+    (file,) = [path for path in (tmp_path / "new").iterdir() if path.suffix != ".lock"]  # and no temporary file
     whole = file.read_bytes()
     for torn in (b"", whole[:20], whole[:-1]):
         file.write_bytes(torn)
@@ -79,7 +81,23 @@ def test_the_cache_makes_pictures_once_and_survives_a_torn_file(tmp_path):
     assert cached(None, "a", make) is images
 
 
+def test_of_several_at_once_one_decodes(tmp_path):
+    calls = []
+
+    def make():
+        calls.append(1)
+        time.sleep(0.2)
+        return torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
+
+    threads = [threading.Thread(target=cached, args=(str(tmp_path), "a", make)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls) == 1
+
+
 def test_nothing_is_left_behind_when_decoding_fails(tmp_path):
     with pytest.raises(ValueError):
-        cached(str(tmp_path), "a", lambda: decode([], exactly(4)))
-    assert not list(tmp_path.iterdir())
+        cached(str(tmp_path), "a", lambda: decode([], 0, exactly(4)))
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]

@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from diffusion.checkpoint import file_hash
 from diffusion.evaluation.features import FeatureExtractor, inception
 from diffusion.evaluation.features.inception import InceptionFeatures, resized
+from diffusion.files import file_hash
 from diffusion.models.inception import Inception
 
 

@@ -23,13 +23,14 @@ def pictures(folder, n):
 
 def test_floors_of_few_training_pictures_say_so(tmp_path):
     data = Folder(pictures(tmp_path / "data", 20), image_size=8)
-    train, test = data.split("train"), data.split("test")
+    train = data.split("train")
     model = load_model(checkpoint.load(saved(tmp_path / "model.safetensors")))
     told = []
-    scores = frechet_scores(torch.zeros(64, 3, 8, 8, dtype=torch.uint8), model, train, test,
-                            [ClipFeatures(model.text_encoder)], 0, told.append)
+    scores = frechet_scores(torch.zeros(64, 3, 8, 8, dtype=torch.uint8), model, data,
+                            [ClipFeatures(model.text_encoder)], tmp_path / "cache", 0, told.append)
     assert scores["clip"]["n"] == 64 and scores["clip"]["floor_n"] == len(train) < 64
     assert f"all {len(train)} training pictures" in told[0]
+    assert len(list((tmp_path / "cache").glob("reference-clip-test-*"))) == 1  # for the next of this model
 
 
 def test_a_model_that_was_moved_keeps_its_data_in_this_machines_cache(tmp_path):

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from diffusion.checkpoint import file_hash
 from diffusion.evaluation.features.extractor import extracted
+from diffusion.files import file_hash
 from diffusion.models.inception import Inception
 
 SHA256 = "6726825d"  # its first digits, as the file's name has them

@@ -63,7 +63,9 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Frechet:
-    """at_n       the plug-in distance of the two samples; the interval is for its mean over samples of these sizes
+    """One distance, estimated in two ways.
+
+    at_n       the plug-in distance of the two samples; the interval is for its mean over samples of these sizes
     infinite   the distance of the two distributions: at_n followed along a straight line in 1/n to infinity (Chong &
                Forsyth 2020), for both samples at once where they leave the reference's bias in
     """
