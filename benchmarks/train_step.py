@@ -2,8 +2,9 @@
 
     python -m benchmarks.train_step [--size tiny|small|base] [--batch 64] [--rounds 5] [--device auto]
 
-A setting counts only if each parameter's gradient agrees with that of the same network in eager float32: compiled in
-bf16 on a CPU, diffusers' U-Net loses those before each upsampling, without a word.
+A setting counts only if each parameter's gradient agrees with that of the same network in eager float32: a compiler can
+drop gradients without a word. (diffusers' U-Net, compiled in bf16 on a CPU, was seen to lose those before each
+upsampling, on other machines than those of the results.)
 """
 
 import argparse

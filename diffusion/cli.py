@@ -20,6 +20,8 @@ CONFIGS = str(HERE / "configs" if (HERE / "configs").is_dir() else HERE.parent /
 INTERRUPTED = 75  # EX_TEMPFAIL: the state was saved, the same command goes on
 
 log = logging.getLogger(__name__)
+OmegaConf.register_new_resolver("options", lambda group: ", ".join(
+    sorted(path.stem for path in (Path(CONFIGS) / group).glob("*.yaml"))), replace=True)  # for sample.py --help
 
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="train")
