@@ -5,9 +5,9 @@ documentation, on the same CIFAR-10, scored alike.
 
 Quality: of n pictures, the share that the judge recognises as their class, and the Frechet distance on the judge's
 features to the test split. Our clock is the command's: start-up, autoencoder, text encoder, caches, compiling, updates.
-The rival's is that of its updates and, on latents, of our autoencoder and its latents. Neither counts the judge, or the n
-pictures that are scored. pairs: for each run of the rival, the shortest of ours that is as good in both; null where none is.
-rival_minutes, our_minutes: the rival's shortest.
+The rival's is that of its updates and, on latents, of our autoencoder and its latents. Neither counts the judge, or
+the n pictures that are scored. pairs: for each run of the rival, the shortest of ours that is as good in both; null
+where none is. rival_minutes, our_minutes: the rival's shortest.
 
 Either side can run alone (`--minutes` or `--ours` without numbers): the result, and its figure, keep what was measured
 before by the same judge on a machine of the same make and speed. Beside them lie pictures of each run, eight of each

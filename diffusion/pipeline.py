@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from diffusion import checkpoint, processes, sweeps
+from diffusion import checkpoint, processes, run_plan, sweeps
 from diffusion.acceleration import choose
 from diffusion.arithmetic import flop_per_step
 from diffusion.assembly import kind_of, sampling_of
@@ -27,7 +27,8 @@ from diffusion.memory import keep_freed_memory
 from diffusion.paths import relative, writable
 from diffusion.progress import duration, progress
 from diffusion.refusals import refuse_early, refuse_numbers
-from diffusion.runs import GRID_COLUMNS, alone, device_of, planned, quiet, run
+from diffusion.run_folder import alone
+from diffusion.runs import GRID_COLUMNS, device_of, quiet, run
 from diffusion.stages import Compose, Stage, parent_stage, plan
 
 log = logging.getLogger(__name__)
@@ -156,8 +157,8 @@ def ready(stage: Stage) -> LatentDiffusion:
     """The stage's model on its device."""
     device = device_of(stage.cfg)
     model = load_model(stage.model()).to(device)
-    plan, _ = planned(stage, device)
-    model.accelerate(choose(plan.precision, False, device))
+    precision = run_plan.read(stage, device).acceleration.precision
+    model.accelerate(choose(precision, False, device))
     return model
 
 

@@ -24,7 +24,8 @@ from diffusion.checkpoint import BadModelFile
 from diffusion.cli import composed
 from diffusion.evaluation.generation import generate_many, pictures_of
 from diffusion.loading import load_model
-from diffusion.runs import CannotResume, alone
+from diffusion.run_folder import alone
+from diffusion.runs import CannotResume
 from diffusion.stages import Stage
 from tests.small_runs import ROOT, SMALL, TINY_UNET, ended, interrupted, only, train, use
 
