@@ -57,7 +57,7 @@ def pipeline(unet: nn.Module, autoencoder: nn.Module, dtype: torch.dtype, plan: 
     for part in (unet, autoencoder) if plan.channels_last else ():
         part.to(memory_format=torch.channels_last)
     if plan.compile:
-        plan.compiled(unet)
+        plan.compile_in_place(unet)
         autoencoder.decoder.compile(dynamic=False)
     made = StableDiffusionPipeline(vae=autoencoder, text_encoder=None, tokenizer=None, unet=unet, scheduler=scheduler,
                                    safety_checker=None, feature_extractor=None, requires_safety_checker=False)

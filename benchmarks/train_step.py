@@ -24,7 +24,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.peers import diffusers_unet
 from benchmarks.record import record, rounded
 from benchmarks.timing import convolution_rate, in_turn, matmul_rate, say
-from diffusion.acceleration import WRONG, Acceleration, accelerate, choose
+from diffusion.acceleration import Acceleration, choose
+from diffusion.compiling import WRONG, accelerate
 from diffusion.conditioning import Conditioning
 from diffusion.machine import has_fast_bf16
 from diffusion.memory import keep_freed_memory
@@ -90,7 +91,7 @@ def planned(network: nn.Module, plan: Acceleration) -> Contestant:
     if plan.channels_last:
         network.to(memory_format=torch.channels_last)
     if plan.compile:
-        plan.compiled(network)
+        plan.compile_in_place(network)
     return Contestant(network, theirs, plan)
 
 

@@ -174,7 +174,7 @@ def _show(annotation) -> str:
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)
 
 
-def fractions(numbers: Mapping[str, object]) -> list[str]:
+def miscounted(numbers: Mapping[str, object]) -> list[str]:
     """What is wrong with numbers that count something, a line each."""
     return [f"{name} = {value}: a whole number, at least 1" for name, value in numbers.items()
             if not isinstance(value, int) or isinstance(value, bool) or value < 1]

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusion.acceleration import first_line
+from diffusion.compiling import first_line
 from diffusion.conditioning import Conditioning
 from diffusion.denoiser import Denoiser
 from diffusion.models.attention import keys_kept, keys_told, refresh_keys

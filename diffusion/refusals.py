@@ -13,7 +13,7 @@ from diffusion.acceleration import choose
 from diffusion.assembly import describe, kind_of, sampling_of, text_encoder
 from diffusion.checkpoint import ModelFile
 from diffusion.conditioning import Conditioning
-from diffusion.config import build, canonical, fractions, locate
+from diffusion.config import build, canonical, miscounted, locate
 from diffusion.denoiser import Denoiser
 from diffusion.loading import fitting_guide
 from diffusion.paths import relative
@@ -41,7 +41,7 @@ INSTEAD = {  # of Lightning's own options, which would change or cut short a run
 
 def refuse_numbers(cfg) -> None:
     """What YAML takes for a number and a training cannot use. Raises ValueError with all of it."""
-    wrong = fractions({name: cfg[name] for name in COUNTS}
+    wrong = miscounted({name: cfg[name] for name in COUNTS}
                       | {name: cfg[name] for name in CADENCES if cfg[name] is not None})
     wrong += [f"{name} = {cfg[name]}: a number above 0" for name in POSITIVE
               if not isinstance(cfg[name], int | float) or isinstance(cfg[name], bool) or not cfg[name] > 0]

@@ -1,5 +1,5 @@
-"""plan.yaml: what was decided on this machine before a run began (precision, compiling, the steps of a budget), and what
-the run obeys when it goes on."""
+"""plan.yaml: what was decided on this machine before a run began (precision, compiling, the steps of a budget), and
+what the run obeys when it goes on."""
 
 import dataclasses
 

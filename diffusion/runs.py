@@ -12,11 +12,11 @@ import pytorch_lightning as pl
 import torch
 
 from diffusion import budget, checkpoint, processes, run_plan
-from diffusion.acceleration import accelerate
 from diffusion.assembly import ASSEMBLE, settings_of
 from diffusion.callbacks.progress import Progress
 from diffusion.callbacks.saving import AtomicCheckpointIO, Saving
 from diffusion.callbacks.snapshots import Snapshots
+from diffusion.compiling import accelerate
 from diffusion.config import build, plain
 from diffusion.data.batches import Fetch, MicroBatches, StepLoader
 from diffusion.loggers import loggers_of

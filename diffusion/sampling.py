@@ -20,7 +20,7 @@ from omegaconf import ListConfig, OmegaConf
 from diffusion import checkpoint, processes, scoring
 from diffusion.acceleration import choose
 from diffusion.checkpoint import ModelFile
-from diffusion.config import TRUSTED, build, check, fractions, key_in, name_of, plain
+from diffusion.config import TRUSTED, build, check, miscounted, key_in, name_of, plain
 from diffusion.data.pictures import share
 from diffusion.evaluation.generation import drawn, pictures_of
 from diffusion.files import file_hash
@@ -46,7 +46,7 @@ def main(cfg, command: Sequence[str] = ()) -> Path:
                          "evaluation=likelihood or evaluation=full")
     scored = bool(cfg.get("evaluation") and cfg.evaluation.samples)
     n = cfg.n if cfg.n is not None else cfg.evaluation.samples if scored else 4
-    if wrong := fractions({"n": n, "batch": cfg.batch}):
+    if wrong := miscounted({"n": n, "batch": cfg.batch}):
         raise ValueError("\n  ".join(wrong))
     processes.start()
     if processes.rank() > 0:
@@ -169,7 +169,7 @@ def sampling_from(file: ModelFile, cfg) -> Sampling:
         node, trusted = {**file.parts["guidance"], **node}, file.trusted
     check({"guidance": node}, trusted)
     steps = own.steps if cfg.steps is None else cfg.steps
-    if wrong := fractions({"steps": steps}):
+    if wrong := miscounted({"steps": steps}):
         raise ValueError(wrong[0])
     threshold = own.threshold if cfg.threshold is None else cfg.threshold or None
     return dataclasses.replace(own, **chosen, guidance=build(node, trusted), steps=steps, threshold=threshold)

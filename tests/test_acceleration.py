@@ -1,14 +1,9 @@
-"""The fast setting is the plain one, only faster; and a compiler that drops gradients is caught."""
-
-import time
+"""What the fast setting of a machine may be asked to be."""
 
 import pytest
 import torch
-from torch import nn
 
-from diffusion.acceleration import Acceleration, accelerate, choose, gradient_error
-from diffusion.conditioning import Conditioning
-from diffusion.models.unet import UNet
+from diffusion.acceleration import Acceleration, choose
 
 
 def test_precision_is_checked():
@@ -17,101 +12,3 @@ def test_precision_is_checked():
     with pytest.raises(ValueError, match="needs a CUDA device"):
         choose("16-mixed", False, torch.device("cpu"))
     assert choose("32", False, torch.device("cpu")) == Acceleration()
-
-
-class Slow(nn.Module):
-    """A network that takes a while, and another while when it is "compiled"; it counts compilations."""
-
-    def __init__(self, eager: float, compiled: float):
-        super().__init__()
-        self.layer, self.seconds, self.compilations = nn.Linear(4, 2), (eager, compiled), 0
-
-    def compile(self, **options):
-        self.compilations += 1
-
-    def forward(self, x):
-        time.sleep(self.seconds[self.compilations > 0])
-        return self.layer(x)
-
-
-INPUT = (torch.randn(16, 4),)
-CANDIDATE = Acceleration(compile=True)
-
-
-@pytest.mark.parametrize("passes", [4, 10_000])
-def test_short_trainings_are_not_compiled(passes):
-    network = Slow(0.01, 0.001)
-    assert not accelerate(network, lambda: INPUT, CANDIDATE, passes=passes).compile
-    assert network.compilations == 0
-
-
-def test_a_compiled_network_that_is_slower_is_left_and_remembered(tmp_path, caplog):
-    caplog.set_level("INFO")
-    assert not accelerate(Slow(0.002, 0.02), lambda: INPUT, CANDIDATE, tmp_path, passes=1e6).compile
-    assert "slower" in caplog.text
-    again = Slow(0.002, 0.02)
-    assert not accelerate(again, lambda: INPUT, CANDIDATE, tmp_path, passes=1e6).compile
-    assert again.compilations == 0
-    assert accelerate(again, lambda: INPUT, CANDIDATE, tmp_path).compile  # what was asked for, or decided before
-
-
-def test_a_compiled_network_that_is_faster_is_kept(tmp_path):
-    assert accelerate(Slow(0.02, 0.002), lambda: INPUT, CANDIDATE, tmp_path, passes=1e6).compile
-    assert accelerate(Slow(0.02, 0.002), lambda: INPUT, CANDIDATE, tmp_path, passes=1e6).compile
-
-
-class Drops(nn.Module):
-    """A network whose compiled form forgets the gradient of its first layer, as a miscompiled one did."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 2)
-        self.compiled = False
-
-    def compile(self, **options):
-        self.compiled = True
-
-    def forward(self, x):
-        h = self.first(x)
-        return self.last(h.detach() + 0 * h if self.compiled else h)
-
-
-def test_dropped_gradients_are_seen_and_the_network_stays_eager(tmp_path, caplog):
-    caplog.set_level("INFO")
-    x = (torch.randn(16, 4),)
-    assert gradient_error(Drops(), x, Acceleration())[0] == pytest.approx(1.0)
-    got = accelerate(Drops(), lambda: x, Acceleration(compile=True), tmp_path)
-    assert not got.compile and "uncompiled" in caplog.text
-    again = accelerate(Drops(), lambda: x, Acceleration(compile=True), tmp_path)
-    assert not again.compile
-
-
-class Breaks(Drops):
-    """A network that no compiler takes."""
-
-    def forward(self, x):
-        if self.compiled:
-            raise RuntimeError
-        return super().forward(x)
-
-
-def test_without_a_compiler_a_network_stays_eager_with_its_weights_and_is_tried_again(tmp_path, caplog):
-    caplog.set_level("INFO")
-    network, x = Breaks(), (torch.randn(16, 4),)
-    before = {name: p.clone() for name, p in network.state_dict().items()}
-    assert not accelerate(network, lambda: x, Acceleration(compile=True), tmp_path).compile
-    assert "not to be had (RuntimeError())" in caplog.text and not list(tmp_path.iterdir())
-    assert all(torch.equal(before[name], p) for name, p in network.state_dict().items())
-
-
-@pytest.mark.slow
-def test_compiled_gradients_of_a_real_network_are_right_and_its_weights_are_kept(compilable):
-    torch.manual_seed(0)
-    network = UNet(4, widths=[32, 32], blocks_per_level=1, self_attention=[False, True], cross_attention=[False, True],
-                   heads_dim=16, context_dim=16, pooled_dim=16, norm_groups=8)
-    before = {name: p.clone() for name, p in network.state_dict().items()}
-    example = (torch.randn(4, 4, 8, 8), torch.linspace(0, 999, 4),
-               Conditioning(torch.randn(4, 6, 16), pooled=torch.randn(4, 16)))
-    worst, name = gradient_error(network, example, Acceleration(compile=True))
-    assert worst < 1e-3, name
-    assert all(torch.equal(before[name], p) for name, p in network.state_dict().items())

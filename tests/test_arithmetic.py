@@ -4,9 +4,9 @@ import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion import pipeline, runs, stages
-from diffusion.acceleration import as_one
 from diffusion.arithmetic import flop_per_step
 from diffusion.cli import composed
+from diffusion.compiling import as_one
 from diffusion.config import build
 from tests.small_runs import SMALL, TINY_UNET
 

@@ -10,7 +10,8 @@ from torch._dynamo.utils import counters
 from torch._inductor.cudagraph_trees import get_manager
 
 from diffusion import fast_sampling, runs
-from diffusion.acceleration import Acceleration, gradient_error
+from diffusion.acceleration import Acceleration
+from diffusion.compiling import gradient_error
 from diffusion.conditioning import Conditioning
 from diffusion.denoiser import Denoiser
 from diffusion.fast_sampling import Recording, fast

@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from diffusion.acceleration import as_one
+from diffusion.compiling import as_one
 from diffusion.training.base import Training
 
 
