@@ -13,7 +13,7 @@ from diffusion.acceleration import choose
 from diffusion.assembly import describe, kind_of, sampling_of, text_encoder
 from diffusion.checkpoint import ModelFile
 from diffusion.conditioning import Conditioning
-from diffusion.config import build, canonical, miscounted, locate
+from diffusion.config import build, canonical, locate, miscounted
 from diffusion.denoiser import Denoiser
 from diffusion.loading import fitting_guide
 from diffusion.paths import relative

@@ -20,7 +20,7 @@ from omegaconf import ListConfig, OmegaConf
 from diffusion import checkpoint, processes, scoring
 from diffusion.acceleration import choose
 from diffusion.checkpoint import ModelFile
-from diffusion.config import TRUSTED, build, check, miscounted, key_in, name_of, plain
+from diffusion.config import TRUSTED, build, check, key_in, miscounted, name_of, plain
 from diffusion.data.pictures import share
 from diffusion.evaluation.generation import drawn, pictures_of
 from diffusion.files import file_hash
