@@ -1,6 +1,5 @@
 """What cannot work is said before anything is trained: names, files, sizes, one step of sampling on a few numbers."""
 
-import functools
 import logging
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from diffusion.config import build, canonical, locate, miscounted
 from diffusion.denoiser import Denoiser
 from diffusion.loading import fitting_guide
 from diffusion.paths import relative
+from diffusion.rehearsal import rehearsal
 from diffusion.runs import CannotResume, device_of
 from diffusion.schedules import NoiseSchedule
 from diffusion.stages import NUMBERS, Stage
@@ -172,13 +172,10 @@ def rehearse(cfg, schedule: NoiseSchedule, parts: dict, autoencoder: nn.Module, 
     def echo(x, label, cond):
         return torch.cat(outputs * [x], 1)
 
-    sampling, told = sampling_of(cfg), Conditioning(pooled=torch.zeros(1, 1))
+    sampling = sampling_of(cfg)
     sampling.check(autoencoder)
     denoiser = Denoiser(echo, schedule, build(parts["parameterization"], cfg.trusted))
-    guidance, file = sampling.guidance, fitting_guide(sampling, latent_shape, cfg.trusted)
-    if file is not None:
-        guide = Denoiser(echo, file.describe("schedule"), file.describe("parameterization"))
-        guidance = functools.partial(guidance, guide=guide)
-    ts = sampling.discretization(schedule, sampling.steps)
-    x = schedule.prior(ts[0], torch.linspace(-1, 1, 4)[None])
-    next(sampling.sampler(guidance(denoiser, told, told), schedule, x, ts, torch.zeros_like))
+    file = fitting_guide(sampling, latent_shape, cfg.trusted)
+    guide = None if file is None else Denoiser(echo, file.describe("schedule"), file.describe("parameterization"))
+    next(rehearsal(denoiser, sampler=sampling.sampler, discretization=sampling.discretization,
+                   guidance=sampling.guidance, steps=sampling.steps, guide=guide))

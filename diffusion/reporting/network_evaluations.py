@@ -14,11 +14,11 @@ from diffusion.conditioning import Conditioning
 from diffusion.config import ConfigError, build, locate
 from diffusion.denoiser import Denoiser
 from diffusion.discretizations import trailing
+from diffusion.rehearsal import rehearsal
 from diffusion.reporting.run import Run
 from diffusion.samplers.ddim import ddim
 
 
-@torch.no_grad()
 def count(denoiser_of: Callable[[Callable], Denoiser], steps: int, *, sampler: Callable = ddim,
           discretization: Callable = trailing, guidance: Callable, captioned: bool = True) -> int:
     """Rows that the networks see for one picture: two where guidance acts; a guide counts as the model."""
@@ -28,13 +28,9 @@ def count(denoiser_of: Callable[[Callable], Denoiser], steps: int, *, sampler: C
         rows.append(len(x))
         return torch.cat([x, x], 1)  # y, and the variance for those who ask
 
-    denoiser, told = denoiser_of(echo), Conditioning(pooled=torch.zeros(1, 1)) if captioned else None
-    schedule = denoiser.schedule
-    if "guide" in inspect.signature(guidance).parameters:
-        guidance = functools.partial(guidance, guide=denoiser_of(echo))
-    ts = discretization(schedule, steps)
-    x = schedule.prior(ts[0], torch.linspace(-1, 1, 4)[None])
-    for _ in sampler(guidance(denoiser, told, told), schedule, x, ts, torch.zeros_like):
+    guide = denoiser_of(echo) if "guide" in inspect.signature(guidance).parameters else None
+    for _ in rehearsal(denoiser_of(echo), sampler=sampler, discretization=discretization, guidance=guidance,
+                       steps=steps, captioned=captioned, guide=guide):
         pass
     return sum(rows)
 
