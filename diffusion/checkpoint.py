@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from diffusion.config import ConfigError, build
@@ -80,33 +80,31 @@ def load(path: str | Path, kind: str | None = None, trust: Iterable[str] = ()) -
     Raises BadModelFile with what the file is instead; FileNotFoundError where there is none.
     """
     path = model_path(path)
+    told = header(path)
+    if kind is not None and told["kind"] != kind:
+        raise BadModelFile(f"{path} holds a model of kind {told['kind']}; this needs one of kind {kind}")
+    tensors: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in load_file(path).items():
+        part, _, rest = name.partition(".")
+        tensors.setdefault(part, {})[rest] = tensor
+    return ModelFile(path, told["kind"], told["parts"], told["facts"], tensors, (*MODEL_PACKAGES, *trust))
+
+
+def header(path: Path) -> dict[str, Any]:
+    """What a model file says (format, kind, parts, facts), without its tensors. Raises BadModelFile with what it is."""
     if path.suffix == ".ckpt":
         raise BadModelFile(f"{path} serves to resume training; to use is model.safetensors in the same folder")
     try:
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get("diffusion", "null"))
-            names = list(file.keys())
-            flat = {name: file.get_tensor(name) for name in names} if header else {}
+            found, names = json.loads((file.metadata() or {}).get("diffusion", "null")), list(file.keys())
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise BadModelFile(f"{path} is no readable safetensors file ({error})") from None
-    if header is None:
+    if found is None:
         raise BadModelFile(f"{path} is a safetensors file, but not a model of this project: it has no description "
                            f"(first tensors: {', '.join(names[:3])})")
-    if header["format"] > FORMAT:
-        raise BadModelFile(f"{path} has format {header['format']}, this version reads up to {FORMAT}: upgrade")
-    if kind is not None and header["kind"] != kind:
-        raise BadModelFile(f"{path} holds a model of kind {header['kind']}; this needs one of kind {kind}")
-    tensors: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in flat.items():
-        part, _, rest = name.partition(".")
-        tensors.setdefault(part, {})[rest] = tensor
-    return ModelFile(path, header["kind"], header["parts"], header["facts"], tensors, (*MODEL_PACKAGES, *trust))
-
-
-def header(path: Path) -> dict[str, Any]:
-    """format, kind, parts and facts of a model file, without its tensors."""
-    with safe_open(path, "pt") as file:
-        return json.loads(file.metadata()["diffusion"])
+    if found["format"] > FORMAT:
+        raise BadModelFile(f"{path} has format {found['format']}, this version reads up to {FORMAT}: upgrade")
+    return found
 
 
 def model_path(path: str | Path, option: str = "ckpt") -> Path:

@@ -11,6 +11,7 @@ this package is trusted.
 import functools
 import importlib
 import inspect
+import json
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -183,6 +184,13 @@ def miscounted(numbers: Mapping[str, object]) -> list[str]:
 def trained_here(node, trusted: Iterable[str] = TRUSTED) -> bool:
     """Whether a node's class is one that this program trains: not where there is none, or it comes with its weights."""
     return bool(node) and getattr(locate(node["_target_"], trusted), "trainable", True)
+
+
+def as_override(value) -> str:
+    """A plain value as the command line takes it."""
+    if isinstance(value, list):
+        return f"[{','.join(map(as_override, value))}]"
+    return str(value) if isinstance(value, float) else json.dumps(value)  # JSON has no inf, Hydra has
 
 
 def key_in(override: str) -> str:

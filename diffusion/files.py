@@ -29,9 +29,9 @@ def write_text(path: Path, text: str) -> None:
     atomic(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
 
 
-def write_json(path: Path, content: Mapping) -> None:
-    """For people to read, too."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+def write_json(path: Path, content: Mapping, **options) -> None:
+    """For people to read, too. options: of json.dumps."""
+    write_text(path, json.dumps(content, indent=2, **options) + "\n")
 
 
 def file_hash(path: Path) -> str:

@@ -73,7 +73,7 @@ def evaluate(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, n
                "minutes": (time.perf_counter() - began) / 60, "finished": True, "scores": scores,
                "sensitivity": [dataclasses.asdict(bin) for bin in sensitivity]}
     show(folder, results, full, samples, memory)
-    write_json(folder / "results.json", results)
+    write_json(folder / "results.json", results, allow_nan=False)
     for name, score in scores.items():
         log.info("%-40s %.4g%s", name, score["value"],
                  "" if score["low"] is None else f"  ({score['low']:.4g} to {score['high']:.4g})")

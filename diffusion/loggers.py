@@ -44,11 +44,12 @@ class Csv(pl.loggers.logger.Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        anew = self.goes_on
-        if anew:  # what came after the state that the run goes on from is done again
-            self.rows, self.goes_on = {s: row for s, row in self.rows.items() if s <= step}, False
+        anew = self.goes_on or step < self.last or not metrics.keys() <= set(self.columns) or not self.path.exists()
+        if self.goes_on:  # what came after the state that the run goes on from is done again
+            self.rows = {s: row for s, row in self.rows.items() if s <= step}
+            self.goes_on = False
         self.rows.setdefault(step, {}).update({k: float(v) for k, v in metrics.items()})
-        if anew or step < self.last or not metrics.keys() <= set(self.columns):
+        if anew:
             self._rewrite()
         else:
             self._append(step)
@@ -67,7 +68,9 @@ class Csv(pl.loggers.logger.Logger):
     def _append(self, step: int) -> None:
         """The last row, or what it has become."""
         with open(self.path, "r+b") as file:
-            self.begins = file.seek(*((self.begins,) if step == self.last else (0, os.SEEK_END)))
+            if step != self.last:
+                self.begins = file.seek(0, os.SEEK_END)
+            file.seek(self.begins)
             file.truncate()
             file.write(self._row(step).encode())
         self.last = step

@@ -7,6 +7,7 @@ import json
 import logging
 import shlex
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from diffusion import checkpoint, processes, run_plan, sweeps
 from diffusion.acceleration import choose
 from diffusion.arithmetic import flop_per_step
 from diffusion.assembly import kind_of, sampling_of
-from diffusion.config import TRUSTED, build, check, key_in, plain
+from diffusion.config import TRUSTED, as_override, build, check, plain
 from diffusion.evaluation.features import ClipFeatures, JudgeFeatures
 from diffusion.evaluation.generation import generate_many, of_this_process, pictures_of
 from diffusion.evaluation.scores import frechet_scores, judged_right
@@ -27,7 +28,7 @@ from diffusion.memory import keep_freed_memory
 from diffusion.paths import relative, writable
 from diffusion.progress import duration, progress
 from diffusion.refusals import refuse_early, refuse_numbers
-from diffusion.run_folder import alone
+from diffusion.run_folder import alone, logged
 from diffusion.runs import GRID_COLUMNS, device_of, quiet, run
 from diffusion.stages import Compose, Stage, parent_stage, plan
 
@@ -59,8 +60,8 @@ def main(cfg, choices: dict[str, str | None], overrides: list[str], compose: Com
         run(part, data, began if part is stage else None)
     results = stage.results()
     if kind_of(stage.cfg) == "latent_diffusion":
-        with alone(stage):
-            results = sampled_and_scored(stage, judge, data)
+        with alone(stage), logged(stage):
+            results = sampled_and_scored(stage, judge, data, choices)
     if processes.rank() == 0:
         sweeps.record(stage, results)
     return results
@@ -96,7 +97,7 @@ def announce(stage: Stage, judge: Stage | None, data) -> None:
         log.info("  SNR from %.3g (t = 0.001) to %.3g (t = 1)", schedule.snr(0.001), schedule.snr(1.0))
 
 
-def sampled_and_scored(stage: Stage, judge: Stage | None, data) -> dict:
+def sampled_and_scored(stage: Stage, judge: Stage | None, data, choices: Mapping[str, str | None]) -> dict:
     """The grid, the line to type next, then the scores; each only where it is missing or was drawn otherwise."""
     cfg = stage.cfg
     results = processes.from_first(stage.results())
@@ -115,7 +116,7 @@ def sampled_and_scored(stage: Stage, judge: Stage | None, data) -> dict:
             stage.write("results.json", results)
     log.info("samples: %s", relative(grid))
     log.info("next: python sample.py ckpt=%s 'prompt=\"%s\"'%s", relative(stage.folder), data.example_prompts[0],
-             "".join(f" {override}" for override in drawn_otherwise(stage)))
+             "".join(f" {override}" for override in drawn_otherwise(stage, choices)))
     asked = plain(cfg.evaluation) | {"judged_by": judge.key if judge else None}
     scored = results.get("evaluation") == asked
     if cfg.evaluation.samples and not (fresh and scored):
@@ -129,13 +130,16 @@ def sampled_and_scored(stage: Stage, judge: Stage | None, data) -> dict:
     return results
 
 
-def drawn_otherwise(stage: Stage) -> list[str]:
+def drawn_otherwise(stage: Stage, choices: Mapping[str, str | None]) -> list[str]:
     """What sample.py has to be told to draw as this command does: packages of one's own, and choices of sampling that
     the model file, which an earlier command may have written, does not hold."""
     cfg, held = stage.cfg, checkpoint.header(stage.model_path)
-    differing = [name for name in ("sampler", "discretization", "guidance") if held["parts"][name] != plain(cfg[name])]
-    told = [o.lstrip("+") if key_in(o).startswith("guidance.") else o for o in stage.overrides
-            if key_in(o).partition(".")[0] in differing]
+    told = []
+    for group in ("sampler", "discretization", "guidance"):
+        node = plain(cfg[group])
+        if held["parts"][group] != node:
+            told += [f"{group}={choices[group]}"] + [f"++{group}.{name}={as_override(value)}"
+                                                     for name, value in node.items() if not name.startswith("_")]
     if held["facts"]["sampling_steps"] != cfg.sampling_steps:
         told.append(f"steps={cfg.sampling_steps}")
     if held["facts"].get("threshold") != cfg.threshold:

@@ -1,6 +1,8 @@
 """The processes of a run: how many, which one this is, and how they agree. With one process everything is a no-op."""
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -28,6 +30,11 @@ def from_first(value):
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def by_first(make: Callable[[], Any]) -> Any:
+    """What make() gives on the first process, on all."""
+    return from_first(make() if rank() == 0 else None)
 
 
 def all_values(value) -> list:

@@ -52,10 +52,9 @@ def alone(stage: Stage) -> Iterator[None]:
 
 @contextlib.contextmanager
 def opened(stage: Stage) -> Iterator[None]:
-    """The stage's folder, for this run alone, with its configuration and a log file."""
+    """The stage's folder, for this run alone, with its configuration."""
     if processes.rank() > 0:
-        with logged(stage, logging.ERROR):
-            yield
+        yield
         return
     stage.folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(stage.folder / LOCK)
@@ -69,25 +68,28 @@ def opened(stage: Stage) -> Iterator[None]:
         put_aside(stage.folder)
     write_text(stage.folder / "config.yaml", config_yaml(stage.cfg))
     try:
-        with logged(stage):
-            yield
+        yield
     finally:
         lock.release()
 
 
 @contextlib.contextmanager
-def logged(stage: Stage, level: int = logging.NOTSET) -> Iterator[None]:
-    """log.txt in the stage's folder: what is said meanwhile from this level on, and the stack of what ends it."""
-    handler = logging.FileHandler(stage.folder / "log.txt", delay=True)
+def logged(stage: Stage) -> Iterator[None]:
+    """log.txt in the stage's folder: what is said meanwhile, of the first process all of it, and the stack of what
+    ends it."""
+    handler = logging.FileHandler(stage.folder / "log.txt")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    handler.setLevel(level)
+    handler.setLevel(logging.ERROR if processes.rank() > 0 else logging.NOTSET)
     logging.getLogger().addHandler(handler)
     try:
         yield
+    except Interrupted as error:
+        if processes.rank() == 0:
+            log.error("%s ended: %s", stage.part, error)
+        raise
     except BaseException as error:
         log.error("%s ended: %s: %s", stage.part, type(error).__name__, error)
-        if not isinstance(error, Interrupted):
-            handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, "at", (), sys.exc_info()))
+        handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, "at", (), sys.exc_info()))
         raise
     finally:
         logging.getLogger().removeHandler(handler)

@@ -25,19 +25,22 @@ class Plan:
 
 
 def read(stage: Stage, device: torch.device) -> Plan:
-    """What the file holds, as the first process sees it; of the acceleration a first choice for this machine where it
-    was made for another kind of device, or is not there yet."""
-    path, asked = stage.folder / FILE, stage.cfg.compile
-    held = processes.from_first(yaml.safe_load(path.read_text()) if path.exists() else {})
-    steps = held.get("steps")
-    if held.get("device") != device.type:
-        return processes.from_first(Plan(choose(stage.cfg.precision, asked, device), False, steps))
+    """What the file holds; of the acceleration a first choice for this machine where it was made for another kind of
+    device, or is not there yet. The first process decides."""
     has_fast_bf16(device)  # asked for what it does besides: where bf16 crashes, it keeps this process from it
-    acceleration = Acceleration(**held["acceleration"])
-    if asked != "auto":
-        acceleration = dataclasses.replace(acceleration, compile=bool(asked),
-                                           graphs=bool(asked) and device.type == "cuda")
-    return Plan(acceleration, True, steps)
+
+    def decided() -> Plan:
+        path, asked = stage.folder / FILE, stage.cfg.compile
+        held = yaml.safe_load(path.read_text()) if path.exists() else {}
+        if held.get("device") != device.type:
+            return Plan(choose(stage.cfg.precision, asked, device), False, held.get("steps"))
+        acceleration = Acceleration(**held["acceleration"])
+        if asked != "auto":
+            acceleration = dataclasses.replace(acceleration, compile=bool(asked),
+                                               graphs=bool(asked) and device.type == "cuda")
+        return Plan(acceleration, True, held.get("steps"))
+
+    return processes.by_first(decided)
 
 
 def ahead(cfg, spent: float) -> dict[str, float]:

@@ -18,12 +18,13 @@ from diffusion.callbacks.saving import AtomicCheckpointIO, Saving
 from diffusion.callbacks.snapshots import Snapshots
 from diffusion.compiling import accelerate
 from diffusion.config import build, plain
-from diffusion.data.batches import Fetch, MicroBatches, StepLoader
+from diffusion.data.batches import MicroBatches, StepLoader
 from diffusion.loggers import loggers_of
 from diffusion.memory import peak_gib
 from diffusion.paths import relative
 from diffusion.progress import duration
-from diffusion.run_folder import opened
+from diffusion.run_folder import logged, opened
+from diffusion.run_plan import Plan
 from diffusion.stages import Stage, extend_path
 from diffusion.training.base import Training
 from diffusion.training.finite import LossScaling
@@ -75,7 +76,8 @@ def run(stage: Stage, data, began: float | None = None) -> None:
         return
     with opened(stage):
         processes.wait()
-        train(stage, data, stage.resume_path if goes_on else extend_path(stage.cfg), began)
+        with logged(stage):
+            train(stage, data, stage.resume_path if goes_on else extend_path(stage.cfg), began)
     if torch.cuda.is_available():  # what was compiled holds the memory of its recordings
         torch.compiler.reset()
     gc.collect()
@@ -93,7 +95,10 @@ def train(stage: Stage, data, resume_from: Path | None, began: float | None = No
     training = assembled(stage, data)
     if cfg.init_from is not None and resume_from is None:
         training.start_from(checkpoint.load(cfg.init_from, training.kind, cfg.trusted))
-    pictures, fetch = prepared(training, stage, device, started if began is None else began)
+    plan = run_plan.read(stage, device)
+    training.place(device, plan.acceleration.uncompiled(device))  # so data are encoded
+    pictures, fetch = training.fetcher()
+    settle(training, stage, plan, started if began is None else began)
     size = sum(p.numel() for p in training.parameters() if p.requires_grad)
     log.info("%s: %s parameters, %d steps of %d, %s on %s, ready in %s", stage.part, f"{size:,}", training.steps,
              cfg.batch, training.acceleration, device.type, duration(time.perf_counter() - started))
@@ -114,17 +119,12 @@ def train(stage: Stage, data, resume_from: Path | None, began: float | None = No
         close_loggers(trainer)
 
 
-def prepared(training: Training, stage: Stage, device: torch.device, began: float) -> tuple[int, Fetch]:
-    """Data encoded, the network in its fast setting, the steps of a budget counted; plan.yaml keeps what was decided.
-    Returns what batches are made of.
+def settle(training: Training, stage: Stage, plan: Plan, began: float) -> None:
+    """Bring the network into its fast setting, and count the steps of a budget; plan.yaml keeps both.
 
     began  when the budget began, by time.perf_counter
     """
-    cfg = stage.cfg
-    plan = run_plan.read(stage, device)
-    training.place(device, plan.acceleration.uncompiled(device))  # so data are encoded
-    fetcher = training.fetcher()
-    acceleration = plan.acceleration
+    cfg, device, acceleration = stage.cfg, training.device, plan.acceleration
     if not training.automatic_optimization:  # two backward passes through one graph: compiled ones cannot be shared
         acceleration = acceleration.uncompiled(device)
     if cfg.accumulate > 1 or processes.world() > 1:  # gradients that are added to would be overwritten by a replay
@@ -138,7 +138,6 @@ def prepared(training: Training, stage: Stage, device: torch.device, began: floa
         training.steps = plan.steps or counted(training, stage, began)
     if processes.rank() == 0:
         run_plan.write(stage, acceleration, device, training.steps)
-    return fetcher
 
 
 def counted(training: Training, stage: Stage, began: float) -> int:
@@ -146,9 +145,8 @@ def counted(training: Training, stage: Stage, began: float) -> int:
     cfg = stage.cfg
     drawn = GRID_COLUMNS * len(training.data.example_prompts) if training.kind == "latent_diffusion" else 0
     update = seconds_per_update(training)
-    spent = time.perf_counter() - began
-    steps = processes.from_first(
-        budget.steps_within(cfg.budget, spent, update, cfg.batch, drawn, cfg.sampling_steps))
+    update, spent = processes.from_first((update, time.perf_counter() - began))
+    steps = budget.steps_within(cfg.budget, spent, update, cfg.batch, drawn, cfg.sampling_steps)
     steps = min(steps, cfg.steps) if cfg.at_most else steps
     log.info("%s: budget = %s, %s of it are over: %d steps fit", stage.part, cfg.budget, duration(spent), steps)
     return steps

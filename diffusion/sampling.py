@@ -5,7 +5,6 @@ up to rounding.
 """
 
 import contextlib
-import dataclasses
 import itertools
 import logging
 import os
@@ -21,14 +20,14 @@ from diffusion import checkpoint, processes, scoring
 from diffusion.acceleration import choose
 from diffusion.checkpoint import ModelFile
 from diffusion.config import TRUSTED, build, check, key_in, miscounted, name_of, plain
-from diffusion.data.pictures import share
+from diffusion.data.pictures import chunks, share
 from diffusion.evaluation.generation import drawn, pictures_of
 from diffusion.files import file_hash
 from diffusion.full_evaluation import evaluate
 from diffusion.grids import labelled, save_png
 from diffusion.guidance import autoguidance, cfg_pp, classifier_free
 from diffusion.latent import LatentDiffusion, Sampling
-from diffusion.loading import load_model, load_sampling, with_guide
+from diffusion.loading import load_model, with_guide
 from diffusion.memory import keep_freed_memory
 from diffusion.paths import relative, writable
 from diffusion.progress import progress
@@ -65,14 +64,14 @@ def main(cfg, command: Sequence[str] = ()) -> Path:
         raise ValueError("an evaluation draws with captions of the test split: it takes neither prompt nor "
                          "prompts_file")
     sampling = sampling_from(file, cfg)
-    prompts = [] if scored else processes.from_first(
-        prompts_from(cfg, "text_encoder" in file.parts) if processes.rank() == 0 else None)
+    prompts = [] if scored else processes.by_first(lambda: prompts_from(cfg, "text_encoder" in file.parts))
     model = load_model(file, cfg.weights, cfg.text_encoder.path).to(device)
     model.accelerate(choose(cfg.precision, False, device))
     log.info("%s: %s, %s, %d steps, %s%s", relative(file.path), weights_of(file, cfg.weights),
              name_of(sampling.sampler), sampling.steps, name_of(sampling.guidance),
              "" if sampling.threshold is None else f", threshold {sampling.threshold}")
-    warn(file, sampling, model, prompts, cfg.negative)
+    if processes.rank() == 0:
+        warn(file, sampling, model, prompts, cfg.negative)
     if scored and "features" in cfg.evaluation:
         return evaluate(file, model, sampling, cfg, n, command)
     out = folder_of(cfg)
@@ -93,23 +92,22 @@ def draw(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, promp
               "Version": f"diffusion {checkpoint.versions()['diffusion']}"}
     each = min(n, max(IN_GRID // len(prompts), 1))  # of a prompt's pictures, in the grid
     mine, shown = share(len(wanted), processes.rank(), processes.world()), {}
-    numbers, batches = iter(mine), drawn(model, wanted[mine.start : mine.stop], guided, batch=cfg.batch,
-                                         negative=cfg.negative)
+    batches = drawn(model, wanted[mine.start : mine.stop], guided, batch=cfg.batch, negative=cfg.negative)
     with progress(len(mine), "pictures") as update:
-        for some, pictures in batches:
-            for (prompt, seed, i), picture, number in zip(some, pictures, numbers, strict=False):
+        for numbers, (some, pictures) in zip(chunks(mine, cfg.batch), batches, strict=True):
+            for number, (prompt, seed, i), picture in zip(numbers, some, pictures, strict=True):
                 size = f"{picture.shape[2]}x{picture.shape[1]}"
                 told = {"prompt": prompt, "negative": cfg.negative, **settings, "Seed": seed, "Index": i, "Size": size,
                         **origin}
                 save_png(picture, out / f"{number:05}.png", told if cfg.metadata else {})
                 if number // n < IN_GRID and number % n < each:
-                    shown[number] = picture
+                    shown[number] = picture.clone()  # alone: not the batch that it is a view of
             update(len(some))
     shown = {number: picture for some in processes.all_values(shown) for number, picture in some.items()}
     if processes.rank() == 0:
         rows = [(prompt, torch.stack([shown[k * n + i] for i in range(each)]))
                 for k, prompt in enumerate(prompts[:IN_GRID])]
-        labelled(rows, columns=min(n, 8)).save(out / "grid.png")
+        labelled(rows, columns=min(each, 8)).save(out / "grid.png")
     log.info("%d pictures in %s, %s together in %s", len(wanted), relative(out),
              "all" if len(shown) == len(wanted) else f"{len(shown)} of them", relative(out / "grid.png"))
 
@@ -117,7 +115,7 @@ def draw(file: ModelFile, model: LatentDiffusion, sampling: Sampling, cfg, promp
 def folder_of(cfg) -> Path:
     """The same on every process: out=, or a new one named by the time, even where several commands begin in one
     second."""
-    return processes.from_first(new_folder(cfg) if processes.rank() == 0 else None)
+    return processes.by_first(lambda: new_folder(cfg))
 
 
 def new_folder(cfg) -> Path:
@@ -162,17 +160,18 @@ def prompts_from(cfg, conditional: bool) -> list[str]:
 
 def sampling_from(file: ModelFile, cfg) -> Sampling:
     """The model's own choices, changed where the command says so."""
-    own, trusted = load_sampling(file), (*TRUSTED, *cfg.trust)
-    chosen = {name: build(cfg[name], trusted) for name in ("sampler", "discretization") if cfg.get(name)}
+    trusted = (*TRUSTED, *cfg.trust)
+    chosen = {name: build(cfg[name], trusted) if cfg.get(name) else file.describe(name)
+              for name in ("sampler", "discretization")}
     node = asked_of_guidance(cfg)
     if "_target_" not in node:
         node, trusted = {**file.parts["guidance"], **node}, file.trusted
     check({"guidance": node}, trusted)
-    steps = own.steps if cfg.steps is None else cfg.steps
+    steps = file.facts["sampling_steps"] if cfg.steps is None else cfg.steps
     if wrong := miscounted({"steps": steps}):
         raise ValueError(wrong[0])
-    threshold = own.threshold if cfg.threshold is None else cfg.threshold or None
-    return dataclasses.replace(own, **chosen, guidance=build(node, trusted), steps=steps, threshold=threshold)
+    threshold = file.facts.get("threshold") if cfg.threshold is None else cfg.threshold or None
+    return Sampling(**chosen, guidance=build(node, trusted), steps=steps, threshold=threshold)
 
 
 def asked_of_guidance(cfg) -> dict:

@@ -1,11 +1,14 @@
 """What happens at a cadence, on a training of few updates."""
 
+import time
 import types
 from contextlib import contextmanager
 
 import pytest
+import torch
 
 from diffusion.callbacks.at_updates import AtUpdates
+from diffusion.training.base import Training
 
 
 class Noting(AtUpdates):
@@ -26,6 +29,14 @@ class FewUpdates(types.SimpleNamespace):
         self.away = True
         yield
         self.away = False
+
+
+def test_what_is_off_the_clock_does_not_count():
+    training = types.SimpleNamespace(device=torch.device("cpu"), _since=(7, time.perf_counter()))
+    before = training._since[1]
+    with Training.off_the_clock(training):
+        time.sleep(0.05)
+    assert training._since[0] == 7 and training._since[1] >= before + 0.05
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

@@ -34,6 +34,14 @@ def test_rows_are_appended_and_a_last_row_may_still_grow(tmp_path):
         'step,loss,"rate, of pictures"\n1,1.0,3.0\n2,2.0,0.1\n3,3.0,0.1\n4,9.0,0.1\n')
 
 
+def test_a_file_that_was_removed_meanwhile_is_written_anew(tmp_path):
+    log = Csv(tmp_path)
+    log.log_metrics({"loss": 1.0}, 1)
+    (tmp_path / "metrics.csv").unlink()
+    log.log_metrics({"loss": 2.0}, 2)
+    assert rows(tmp_path) == {"1": "1.0", "2": "2.0"}
+
+
 def test_a_last_row_that_a_kill_has_torn_is_left_out(tmp_path):
     log = Csv(tmp_path)
     for step in (1, 2, 3):

@@ -174,7 +174,7 @@ def test_a_training_that_something_else_ends_is_not_finished():
     with pytest.raises(RuntimeError, match="after 2 of 4 steps"):
         train("experiment=shapes_clip", *ended(2))
     told = only("shapes_clip/*/log.txt").read_text()
-    assert "RuntimeError: text_encoder" in told or "ended: RuntimeError" in told
+    assert "ended: RuntimeError" in told
     assert "Traceback" in told and "in train" in told  # where it ended, beside the reason
     assert not list(Path(os.environ["DIFFUSION_RUNS"]).glob("shapes_clip/*/results.json"))
     assert train("experiment=shapes_clip", "resume=must")["finished"]
@@ -231,8 +231,7 @@ def test_a_backbone_of_ones_own_package_is_trained_drawn_and_named(caplog, tmp_p
     own = "backbone._target_=tests.own_backbone.OwnUNet"
     train(*TASKS["diffusion"][:2], own, "trusted=[diffusion,torch.optim,pytorch_lightning,tests]",
           "evaluation=frechet", "evaluation.samples=2")
-    line = next(line for line in caplog.text.splitlines() if "next: python sample.py" in line)
-    told = shlex.split(line[line.index("sample.py") + len("sample.py"):])
+    told = typed_next(caplog)
     assert told[-1] == "trust=[tests]"
     asked = [*told, "n=1", "device=cpu", f"out={tmp_path / 'out'}"]
     assert (sampling.main(compose("sample", asked)) / "00000.png").exists()
@@ -240,12 +239,28 @@ def test_a_backbone_of_ones_own_package_is_trained_drawn_and_named(caplog, tmp_p
         sampling.main(compose("sample", asked[:2]))
 
 
-def test_the_line_to_type_next_draws_as_this_command_did(caplog):
+@pytest.mark.parametrize("other", [[], ["+guidance.rescale=0.7", "sampling_steps=3"], ["+sampler.eta=0.5"],
+                                   ["sampler=edm", "discretization=karras", "guidance=none"]], ids=str)
+def test_the_line_to_type_next_draws_as_this_command_did(other, caplog):
     caplog.set_level("INFO")
-    train(*TASKS["diffusion"][:2])
+    train(*TASKS["diffusion"][:2], "guidance.scale=5")  # what the model file says
     caplog.clear()
-    train(*TASKS["diffusion"][:2], "+guidance.rescale=0.7", "sampling_steps=3")
-    assert caplog.text.rstrip().endswith(" guidance.rescale=0.7 steps=3")
+    train(*TASKS["diffusion"][:2], *other)
+    told = compose("sample", typed_next(caplog))
+    again, wanted = (described(sampling.sampling_from(checkpoint.load(told.ckpt), told)),
+                     described(sampling_of(composed([*SMALL, *TASKS["diffusion"][:2], *other])[0])))
+    assert again == wanted
+
+
+def described(drawing) -> list:
+    parts = [(part.func, part.keywords) for part in (drawing.sampler, drawing.discretization, drawing.guidance)]
+    return [*parts, drawing.steps, drawing.threshold]
+
+
+def typed_next(caplog) -> list[str]:
+    """The overrides of the command that a run tells one to type."""
+    line = next(line for line in caplog.text.splitlines() if "next: python sample.py" in line)
+    return shlex.split(line.partition("sample.py")[2])
 
 
 def test_a_picture_depends_on_its_prompt_seed_and_index_only():

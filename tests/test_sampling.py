@@ -14,6 +14,7 @@ from PIL import Image
 
 from diffusion import checkpoint, sampling
 from diffusion.config import ConfigError, build, locate
+from diffusion.grids import GAP, LABEL
 from diffusion.latent import LatentDiffusion
 from diffusion.loading import load_sampling
 from diffusion.refusals import refuse_diffusion
@@ -207,6 +208,7 @@ def test_a_grid_shows_as_many_as_one_looks_at(model, monkeypatch, caplog):
     monkeypatch.setattr(sampling, "IN_GRID", 6)
     many = sampling.main(asked(model, "prompt=[a,b]", "n=4"))
     assert "8 pictures" in caplog.text and "6 of them together" in caplog.text
+    assert Image.open(many / "grid.png").width == LABEL + 3 * (64 + GAP)
     few = Image.open(many / "grid.png").height
     monkeypatch.setattr(sampling, "IN_GRID", 1)
     assert 2 * Image.open(sampling.main(asked(model, "prompt=[a,b]", "n=4")) / "grid.png").height == few

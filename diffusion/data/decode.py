@@ -31,11 +31,16 @@ def decode(pictures: Iterable[tuple[str, bytes | Path]], n: int, prepare: Prepar
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(f"{name}: {error}") from error
         if out is None:
-            out = torch.empty(n, 3, *array.shape[:2], dtype=torch.uint8)
-        out[i] = torch.from_numpy(array.transpose(2, 0, 1).copy())
+            out = np.empty((n, 3, *array.shape[:2]), np.uint8)
+        if array.shape[:2] != out.shape[2:]:
+            (height, width), (h, w) = array.shape[:2], out.shape[2:]
+            raise ValueError(f"{name}: {width} x {height} pixels beside {w} x {h}")
+        out[i] = array.transpose(2, 0, 1)
     if out is None:
         raise ValueError("no pictures to decode")
-    return out
+    if i + 1 < n:
+        raise ValueError(f"{name} was the last of {i + 1} pictures, {n} were to come")
+    return torch.from_numpy(out)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -43,9 +43,10 @@ def frechet_scores(
     scores = {}
     for extract in extractors:
         reference = reference_of(data, "test", extract, cache).features
-        sets = {"samples": (samples, extract), "reconstructions": (real, after(model, extract)),
-                "real": (real, extract)}
-        found = {name: distance(features_of(*what), reference) for name, what in sets.items()}
+        sets = {"samples": features_of(samples, extract),
+                "reconstructions": features_of(real, of_reconstructions(model, extract)),
+                "real": features_of(real, extract)}
+        found = {name: distance(features, reference) for name, features in sets.items()}
         scores[extract.name] = {name: interval.value for name, interval in found.items()} | {
             "intervals": {name: [interval.low, interval.high] for name, interval in found.items()},
             "features": extract.hash, "n": len(samples), "floor_n": len(real), "reference_n": len(reference)}
@@ -55,7 +56,7 @@ def frechet_scores(
     return scores
 
 
-def after(model: LatentDiffusion, extract: FeatureExtractor) -> Callable[[Tensor], Tensor]:
+def of_reconstructions(model: LatentDiffusion, extract: FeatureExtractor) -> Callable[[Tensor], Tensor]:
     """Features of what the autoencoder leaves of pictures."""
     return lambda pictures: extract(reconstructed(model, pictures))
 

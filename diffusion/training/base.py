@@ -170,6 +170,8 @@ class Training(pl.LightningModule, abc.ABC):
     @contextlib.contextmanager
     def off_the_clock(self) -> Iterator[None]:
         """What is done inside is no training: the next line's pictures a second leave its time out."""
+        if self.device.type == "cuda":  # which may be some updates behind
+            torch.cuda.synchronize(self.device)
         began = time.perf_counter()
         yield
         done, since = self._since

@@ -53,6 +53,10 @@ def test_a_bad_picture_is_named():
         decode([("row 0", png("RGB")[:40])], 1, exactly(4))
     with pytest.raises(ValueError, match="no pictures"):
         decode([], 0, exactly(4))
+    with pytest.raises(ValueError, match="row 0 was the last of 1 pictures, 2"):
+        decode([("row 0", png("RGB"))], 2, exactly(4))
+    with pytest.raises(ValueError, match="row 1: 5 x 4 pixels beside 4 x 4"):
+        decode([("row 0", png("RGB")), ("row 1", png("RGB", (5, 4)))], 2, lambda image: image)
 
 
 def test_the_crop_is_centred():
