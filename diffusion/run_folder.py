@@ -33,15 +33,19 @@ def put_aside(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def alone(stage: Stage) -> Iterator[None]:
-    """While a finished run is drawn and scored: commands that share one wait for each other."""
+def alone(stage: Stage, wait: bool = True) -> Iterator[None]:
+    """In the stage's folder: the first process holds its lock. Another command waits for it, or is refused."""
     if processes.rank() > 0:
         yield
         return
+    stage.folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(stage.folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        if not wait:
+            raise BlockingIOError(f"{relative(stage.folder)} is in use by another run of the same configuration"
+                                  ) from None
         log.info("another command works in %s: this one waits", relative(stage.folder))
         lock.acquire()
     try:
@@ -53,24 +57,14 @@ def alone(stage: Stage) -> Iterator[None]:
 @contextlib.contextmanager
 def opened(stage: Stage) -> Iterator[None]:
     """The stage's folder, for this run alone, with its configuration."""
-    if processes.rank() > 0:
+    with alone(stage, wait=False):
+        if processes.rank() == 0:
+            for leftover in stage.folder.rglob(".*.tmp"):
+                leftover.unlink()
+            if stage.cfg.resume == "never":
+                put_aside(stage.folder)
+            write_text(stage.folder / "config.yaml", config_yaml(stage.cfg))
         yield
-        return
-    stage.folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(stage.folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise BlockingIOError(f"{relative(stage.folder)} is in use by another run of the same configuration") from None
-    for leftover in stage.folder.rglob(".*.tmp"):
-        leftover.unlink()
-    if stage.cfg.resume == "never":
-        put_aside(stage.folder)
-    write_text(stage.folder / "config.yaml", config_yaml(stage.cfg))
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager

@@ -13,10 +13,8 @@ from diffusion.training.base import Training
 
 class Noting(AtUpdates):
     def __init__(self, every):
-        self.every, self.seen = every, []
-
-    def cadence(self, training):
-        return self.every
+        super().__init__(every)
+        self.seen = []
 
     def at(self, trainer, training):
         assert training.away

@@ -9,9 +9,12 @@ class AtUpdates(pl.Callback, abc.ABC):
     """Calls `at` after every `cadence` updates and after the last, once each, however many passes an update has. What
     that takes does not count into the training's pictures a second."""
 
-    @abc.abstractmethod
+    def __init__(self, every: int | None):
+        self.every = every
+
     def cadence(self, training) -> int | None:
         """Updates from one call to the next; None: never."""
+        return self.every
 
     @abc.abstractmethod
     def at(self, trainer, training) -> None:

@@ -21,7 +21,8 @@ class Evaluation(AtUpdates):
     def __init__(self, every: int | None, n: int = 256, seed: int = 1, extractor: FeatureExtractor | None = None):
         if n < 2:
             raise ValueError(f"callbacks.evaluation.n = {n}: a covariance needs at least 2 pictures")
-        self.every, self.n, self.seed, self.extract = every, n, seed, extractor
+        super().__init__(every)
+        self.n, self.seed, self.extract = n, seed, extractor
 
     def cadence(self, training) -> int | None:
         return self.every if isinstance(training, DiffusionTraining) else None

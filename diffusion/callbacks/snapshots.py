@@ -15,6 +15,7 @@ class Snapshots(AtUpdates):
     """
 
     def __init__(self, folder: Path, before: Path | None = None):
+        super().__init__(None)  # the average has its own
         self.folder, self.before = folder, before
 
     def on_train_start(self, trainer, training) -> None:

@@ -12,24 +12,12 @@ from diffusion.grids import to_image
 class Validation(AtUpdates):
     """Logs the stage's scores on held-out data every `every` updates."""
 
-    def __init__(self, every: int | None):
-        self.every = every
-
-    def cadence(self, training) -> int | None:
-        return self.every
-
     def at(self, trainer, training) -> None:
         training.log_line({f"validation/{name}": value for name, value in training.validate().items()})
 
 
 class Pictures(AtUpdates):
     """Writes the stage's grids to samples/ in the run's folder, and to loggers that take pictures, every so often."""
-
-    def __init__(self, every: int | None):
-        self.every = every
-
-    def cadence(self, training) -> int | None:
-        return self.every
 
     def at(self, trainer, training) -> None:
         for name, grid in training.pictures().items():
