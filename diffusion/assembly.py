@@ -4,7 +4,6 @@ The one place that knows both. Each function takes the configuration, the data s
 settings that all trainings share.
 """
 
-import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -21,10 +20,7 @@ from diffusion.training.base import Training
 
 def settings_of(cfg, rank: int = 0, world: int = 1) -> dict:
     """What every training is told."""
-    optimizer = build(cfg.optimizer, cfg.trusted)
-    if str(cfg.precision) == "16-mixed":
-        optimizer = functools.partial(optimizer, fused=None)  # a fused step would unscale after the clipping
-    return {"seed": cfg.seed, "steps": cfg.steps, "batch": cfg.batch, "optimizer": optimizer,
+    return {"seed": cfg.seed, "steps": cfg.steps, "batch": cfg.batch, "optimizer": build(cfg.optimizer, cfg.trusted),
             "lr": build(cfg.lr, cfg.trusted), "clip": cfg.clip, "log_every": cfg.log_every, "rank": rank,
             "world": world, "accumulate": cfg.accumulate, "workers": cfg.workers}
 

@@ -25,8 +25,10 @@ from diffusion.models.unet import UNet
 from diffusion.parameterizations import V
 from diffusion.schedules import Cosine
 from diffusion.training.finite import FiniteGradients, NonFinite
+from diffusion.training.gathered import Gathered
+from diffusion.training.meter import Meter
 from diffusion.training.muon import Muon
-from tests.small_runs import train
+from tests.small_runs import train, use
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 UNET = {"widths": [32, 64], "blocks_per_level": 1, "self_attention": [False, True], "cross_attention": [False, True],
@@ -136,13 +138,16 @@ def test_an_update_that_is_not_finite_is_not_made_and_told_later(optimizer, bad)
             update(step, bad)
 
 
-def test_the_recorded_optimizer_moves_as_on_a_cpu():
+@pytest.mark.parametrize("clip", [1e-2, 1e9])
+def test_the_recorded_update_is_that_of_a_cpu(clip):
     generator = torch.Generator().manual_seed(0)
-    shapes = [(16, 40), (48, 20), (16, 40), (16, 8, 3, 3), (7,)]
+    shapes = [(16, 40), (48, 20), (16, 40), (16, 8, 3, 3), (16, 20, 1, 1), (7,)]
     start = [torch.randn(shape, generator=generator) for shape in shapes]
     on = {device: [nn.Parameter(p.clone().to(device)) for p in start] for device in ("cpu", "cuda")}
-    on["cuda"][3].data = on["cuda"][3].data.to(memory_format=torch.channels_last)
+    for i in (3, 4):
+        on["cuda"][i].data = on["cuda"][i].data.to(memory_format=torch.channels_last)
     made = {device: Muon(parameters, lr=0.01) for device, parameters in on.items()}
+    gathered = Gathered(on["cuda"])
     for step in range(12):
         gradients = [torch.randn(shape, generator=generator) for shape in shapes]
         for device, optimizer in made.items():
@@ -150,6 +155,11 @@ def test_the_recorded_optimizer_moves_as_on_a_cpu():
             optimizer.grad_scale, optimizer.found_inf = None, torch.tensor(float(step == 5), device=device)
             for p, g in zip(on[device], gradients, strict=True):
                 p.grad = (g * (torch.nan if step == 5 else 1)).to(device)
+            if device == "cuda":
+                gathered.gather()
+                gathered.clip(clip)
+            else:
+                nn.utils.clip_grad_norm_(on[device], clip)
             optimizer.step()
             if step == 7:  # what was recorded wrote into other memory
                 optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
@@ -199,6 +209,8 @@ def test_a_step_of_training_does_not_wait_for_the_device(tmp_path, monkeypatch, 
     from diffusion.callbacks import watch
     from diffusion.cli import CONFIGS, composed
 
+    recorded = []
+
     class Strict(watch.Validation):
         def on_train_batch_start(self, trainer, training, batch, batch_idx) -> None:
             if batch_idx == 5:
@@ -208,6 +220,7 @@ def test_a_step_of_training_does_not_wait_for_the_device(tmp_path, monkeypatch, 
         def on_train_batch_end(self, trainer, training, outputs, batch, batch_idx) -> None:
             if batch_idx == 8:
                 torch.cuda.set_sync_debug_mode("default")
+                recorded.extend(way for _, way in getattr(trainer.optimizers[0], "recorded", {}).values())
 
     Strict.__module__ = watch.__name__
     monkeypatch.setattr(watch, "Validation", Strict)
@@ -221,3 +234,16 @@ def test_a_step_of_training_does_not_wait_for_the_device(tmp_path, monkeypatch, 
         pipeline.main(cfg, choices, asked, composed)
     waits = [w for w in told if "called a synchronizing CUDA operation" in str(w.message)]
     assert len(waits) == 1  # the parents end before
+    assert [way.graph is not None for way in recorded] == [True] * (optimizer == "muon")
+
+
+def test_loss_scaling_clips_gradients_that_are_not_scaled(hydra, monkeypatch, tmp_path):
+    """The precision does not change the norm before clipping but by rounding."""
+    norms, add = {}, Meter.add
+    for precision in ("32", "16-mixed"):
+        seen = norms[precision] = []
+        monkeypatch.setattr(Meter, "add", lambda meter, name, value, seen=seen: (
+            seen.append(value) if name == "gradient_norm" else None, add(meter, name, value))[1])
+        use(tmp_path / precision, monkeypatch)
+        train("experiment=shapes_autoencoder", "steps=2", f"precision={precision}")
+    torch.testing.assert_close(norms["16-mixed"][0], norms["32"][0], rtol=0.05, atol=0)

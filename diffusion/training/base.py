@@ -7,7 +7,8 @@ dropout, which takes no generator, is seeded anew from (seed, step, slice) befor
 import abc
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +22,7 @@ from diffusion.checkpoint import ModelFile
 from diffusion.data.batches import Fetch
 from diffusion.memory import resident
 from diffusion.training.finite import FiniteGradients, refuse_scale
+from diffusion.training.gathered import Gathered
 from diffusion.training.meter import Meter
 from diffusion.training.moments import lay_as_parameters
 
@@ -47,6 +49,7 @@ class Training(pl.LightningModule, abc.ABC):
                  workers: int = 0):
         super().__init__()
         self.workers, self.finite = workers, FiniteGradients()
+        self.gathered: MutableMapping[torch.optim.Optimizer, Gathered] = weakref.WeakKeyDictionary()
         self.seed, self.steps, self.batch = seed, steps, batch
         self.rank, self.world, self.accumulate = rank, world, accumulate
         self.rows = batch // (world * accumulate)  # of one pass on one process
@@ -116,6 +119,8 @@ class Training(pl.LightningModule, abc.ABC):
         optimizer = self.make_optimizer(parameters)
         if hasattr(optimizer, "compute_dtype") and self.acceleration.dtype == torch.bfloat16:
             optimizer.compute_dtype = torch.bfloat16
+        if self.acceleration.precision == "16-mixed":
+            optimizer._step_supports_amp_scaling = False  # a fused step would unscale, after the clipping
         return optimizer
 
     def configure_optimizers(self) -> dict:
@@ -128,11 +133,23 @@ class Training(pl.LightningModule, abc.ABC):
 
     def clip_gradients_of(self, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
         """Clip to the norm `clip`; raises NonFinite, and nothing bad reaches the weights."""
-        norm = nn.utils.clip_grad_norm_(parameters, self.clip)
+        optimizer = getattr(optimizer, "optimizer", optimizer)
+        norm = self.clipped(parameters, optimizer)
         # in fp16 the loss scaler tries scales that are too large, and skips those steps itself
         if self.acceleration.precision != "16-mixed":
-            self.finite.look(norm, getattr(optimizer, "optimizer", optimizer), self.updates_done)
+            self.finite.look(norm, optimizer, self.updates_done)
         self.meter.add("gradient_norm", norm)
+
+    def clipped(self, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> Tensor:
+        """The norm before."""
+        if self.device.type != "cuda":
+            return nn.utils.clip_grad_norm_(parameters, self.clip)
+        if optimizer not in self.gathered:
+            chosen = set(parameters)
+            others = [p for group in optimizer.param_groups for p in group["params"] if p not in chosen]
+            self.gathered[optimizer] = Gathered(parameters, others)
+        self.gathered[optimizer].gather()
+        return self.gathered[optimizer].clip(self.clip)
 
     def eager(self):
         """Run compiled networks uncompiled: other batch sizes would each compile anew."""

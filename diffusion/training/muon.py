@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from diffusion.training.replayed import Replayed
+from diffusion.training.replayed import Replayed, side_by_side
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # a x + b x^3 + c x^5: steep at 0, so that small singular values grow fast
 NARROW = 16
@@ -72,26 +72,32 @@ def as_matrix(tensor: Tensor, parameter: Tensor) -> Float[Tensor, "m n"]:
     return (tensor.permute(0, 2, 3, 1) if channels_last else tensor).view(len(tensor), -1)
 
 
-def update(weights: Sequence[Tensor], momenta: Sequence[Tensor], mu: float, decay: float, dtype: torch.dtype,
-           rate: Float[Tensor, ""], kept: Float[Tensor, ""] | None, *gradients: Tensor) -> None:
-    """Of weights and momenta, in place, those of one shape at once. Nothing moves where `kept` is 0, whatever the
-    gradients are."""
+def update(weights: Sequence[Tensor], momenta: Sequence[Tensor], gradients: Sequence[Tensor], mu: float, decay: float,
+           dtype: torch.dtype, rate: Float[Tensor, ""], found_inf: Float[Tensor, ""] | None) -> None:
+    """In place, those of one shape at once. Nothing moves where `found_inf` is 1, whatever the gradients are."""
+    kept = None if found_inf is None else 1 - found_inf
     rate = rate if kept is None else kept * rate
     by_shape: dict[tuple[int, ...], list[tuple[Tensor, ...]]] = defaultdict(list)
     for p, m, g in zip(weights, momenta, gradients, strict=True):
         g = g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
         matrices = tuple(as_matrix(x, p) for x in (p, m, g))
         by_shape[matrices[0].shape].append(matrices)
-    for shape, alike in by_shape.items():
-        matrices, held, arrived = zip(*alike, strict=True)
-        before, gradient = torch.stack(held), torch.stack(arrived)
-        if kept is not None:
-            gradient = torch.where(kept > 0, gradient, before)
-        momentum = before.lerp(gradient, 1 - mu)
-        torch._foreach_copy_(held, momentum.unbind())
-        moves = orthogonalized(gradient.lerp(momentum, mu), dtype)  # Nesterov's
-        torch._foreach_mul_(matrices, 1 - rate * decay)
-        torch._foreach_add_(matrices, (moves.contiguous() * (-rate * 0.2 * max(shape) ** 0.5)).unbind())
+    side_by_side([partial(update_alike, alike, mu, decay, dtype, rate, kept) for alike in by_shape.values()],
+                 weights[0].device)
+
+
+def update_alike(alike: Sequence[tuple[Float[Tensor, "m n"], ...]], mu: float, decay: float, dtype: torch.dtype,
+                 rate: Float[Tensor, ""], kept: Float[Tensor, ""] | None) -> None:
+    """Of (weight, momentum, gradient)s of one shape."""
+    matrices, held, arrived = zip(*alike, strict=True)
+    before, gradient = torch.stack(held), torch.stack(arrived)
+    if kept is not None:
+        gradient = torch.where(kept > 0, gradient, before)
+    momentum = before.lerp(gradient, 1 - mu)
+    torch._foreach_copy_(held, momentum.unbind())
+    moves = orthogonalized(gradient.lerp(momentum, mu), dtype)  # Nesterov's
+    torch._foreach_mul_(matrices, 1 - rate * decay)
+    torch._foreach_add_(matrices, (moves.contiguous() * (-rate * 0.2 * max(matrices[0].shape) ** 0.5)).unbind())
 
 
 class Muon(torch.optim.Optimizer):
@@ -102,8 +108,8 @@ class Muon(torch.optim.Optimizer):
     fused        AdamW's kernel; with it, an update whose `found_inf` is set moves nothing, as that of torch's own
 
     It orthogonalizes in `compute_dtype`, which a training sets to its plan's (bfloat16 where that is fast). Matrices
-    lie contiguously or in channels_last. On a CUDA device their thousand small kernels are recorded, and from the third
-    update on launched as one.
+    lie contiguously or in channels_last. On a CUDA device its thousand small kernels are recorded, where it is `fused`
+    and gradients stay where they are in memory (see Gathered), and from the third update on launched as one.
     """
 
     compute_dtype = torch.float32
@@ -131,41 +137,47 @@ class Muon(torch.optim.Optimizer):
                 loss = closure()
         found_inf = getattr(self, "found_inf", None)
         for group in self.param_groups:
-            learning = [p for p in group["params"] if p.grad is not None]
-            if wide := [p for p in learning if is_wide(p)]:
-                self._orthogonal(wide, group, found_inf)
-            self._adamw([p for p in learning if not is_wide(p)], group, found_inf)
+            self._move([p for p in group["params"] if p.grad is not None], group, found_inf)
         return loss
 
-    def _orthogonal(self, weights: list[nn.Parameter], group: dict, found_inf: Tensor | None) -> None:
-        first, momenta = weights[0], [self._momentum(p) for p in weights]
-        rate = torch.full((), group["lr"], device=first.device)
-        kept = None if found_inf is None else 1 - found_inf
-        constants = group["momentum"], group["weight_decay"], self.compute_dtype
-        move = partial(update, weights, momenta, *constants)
-        if first.is_cuda:
-            kept = torch.ones_like(rate) if kept is None else kept
-            written = *constants, *(x.data_ptr() for x in (*weights, *momenta))
-            if first not in self.recorded or self.recorded[first][0] != written:
-                self.recorded[first] = written, Replayed(move)
-            move = self.recorded[first][1]
-        move(rate, kept, *(p.grad for p in weights))
-
-    def _momentum(self, p: nn.Parameter) -> Tensor:
-        state = self.state[p]
-        if not state:
-            state["momentum"] = torch.zeros_like(p)
-        return state["momentum"]
-
-    def _adamw(self, weights: list[nn.Parameter], group: dict, found_inf: Tensor | None) -> None:
-        if not weights:
+    def _move(self, learning: list[nn.Parameter], group: dict, found_inf: Tensor | None) -> None:
+        if not learning:
             return
-        for p in weights:
-            if not self.state[p]:
-                self.state[p].update(step=torch.zeros((), device=p.device if group["fused"] else None),
-                                     exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
+        first, states = learning[0], [self._state(p, group["fused"]) for p in learning]
+        wide, narrow = ([(p, p.grad, *(state[name] for name in names))
+                         for p, state in zip(learning, states, strict=True) if names[0] in state]
+                        for names in (["momentum"], ["step", "exp_avg", "exp_avg_sq"]))
+        move = partial(moved, wide, narrow, self.compute_dtype, dict(group))
+        if not (first.is_cuda and group["fused"]):
+            move(group["lr"], found_inf)
+            return
+        constants = self.compute_dtype, *(value for name, value in group.items() if name not in ("params", "lr"))
+        written = constants, [x.data_ptr() for worked_on in (*wide, *narrow) for x in worked_on]
+        if first not in self.recorded or self.recorded[first][0] != written:
+            self.recorded[first] = written, Replayed(move)
+        rate = torch.full((), group["lr"], device=first.device)
+        self.recorded[first][1](rate, torch.zeros_like(rate) if found_inf is None else found_inf)
+
+    def _state(self, p: nn.Parameter, fused: bool) -> dict[str, Tensor]:
+        state = self.state[p]
+        if not state and is_wide(p):
+            state["momentum"] = torch.zeros_like(p)
+        elif not state:
+            state.update(step=torch.zeros((), device=p.device if fused else None), exp_avg=torch.zeros_like(p),
+                         exp_avg_sq=torch.zeros_like(p))
+        return state
+
+
+def moved(wide: Sequence[tuple[Tensor, ...]], narrow: Sequence[tuple[Tensor, ...]], dtype: torch.dtype, group: dict,
+          rate: float | Float[Tensor, ""], found_inf: Float[Tensor, ""] | None) -> None:
+    """An update, in place: of each wide (weight, gradient, momentum) by Muon, of each narrow (weight, gradient, step,
+    first moment, second moment) by AdamW."""
+    if wide:
+        weights, gradients, momenta = zip(*wide, strict=True)
+        update(weights, momenta, gradients, group["momentum"], group["weight_decay"], dtype,
+               rate if torch.is_tensor(rate) else torch.full((), rate, device=weights[0].device), found_inf)
+    if narrow:
+        weights, gradients, steps, first, second = map(list, zip(*narrow, strict=True))
         beta1, beta2 = group["betas"]
-        first, second, steps = ([self.state[p][name] for p in weights] for name in ("exp_avg", "exp_avg_sq", "step"))
-        adamw(weights, [p.grad for p in weights], first, second, [], steps, fused=group["fused"], found_inf=found_inf,
-              amsgrad=False, beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"],
-              eps=group["eps"], maximize=False)
+        adamw(weights, gradients, first, second, [], steps, fused=group["fused"], found_inf=found_inf, amsgrad=False,
+              beta1=beta1, beta2=beta2, lr=rate, weight_decay=group["weight_decay"], eps=group["eps"], maximize=False)

@@ -9,10 +9,11 @@ from diffusion.training.base import Training
 
 
 def seconds_per_update(training: Training, repeats: int = 5) -> float:
-    """Of forwards, backwards and the optimizer, whose learning rate is 0 here: the weights stay what they are. For
-    trainings of one network."""
+    """Of forwards, backwards, clipping and the optimizer, whose learning rate is 0 here: the weights stay what they
+    are. For trainings of one network."""
     network, example = training.accelerated()
-    optimizer = training.optimizer_of([p for p in network.parameters() if p.requires_grad])
+    learning = [p for p in network.parameters() if p.requires_grad]
+    optimizer = training.optimizer_of(learning)
     for group in optimizer.param_groups:
         group["lr"] = 0.0
     device = next(network.parameters()).device
@@ -23,6 +24,7 @@ def seconds_per_update(training: Training, repeats: int = 5) -> float:
             with training.acceleration.autocast(device):
                 out = as_one(network(*inputs))
             out.float().square().mean().backward()
+        training.clipped(learning, optimizer)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if device.type == "cuda":
