@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from diffusion.training.replayed import Replayed, side_by_side
+from diffusion.training.replayed import Replayed
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # a x + b x^3 + c x^5: steep at 0, so that small singular values grow fast
 NARROW = 16
@@ -82,22 +82,16 @@ def update(weights: Sequence[Tensor], momenta: Sequence[Tensor], gradients: Sequ
         g = g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
         matrices = tuple(as_matrix(x, p) for x in (p, m, g))
         by_shape[matrices[0].shape].append(matrices)
-    side_by_side([partial(update_alike, alike, mu, decay, dtype, rate, kept) for alike in by_shape.values()],
-                 weights[0].device)
-
-
-def update_alike(alike: Sequence[tuple[Float[Tensor, "m n"], ...]], mu: float, decay: float, dtype: torch.dtype,
-                 rate: Float[Tensor, ""], kept: Float[Tensor, ""] | None) -> None:
-    """Of (weight, momentum, gradient)s of one shape."""
-    matrices, held, arrived = zip(*alike, strict=True)
-    before, gradient = torch.stack(held), torch.stack(arrived)
-    if kept is not None:
-        gradient = torch.where(kept > 0, gradient, before)
-    momentum = before.lerp(gradient, 1 - mu)
-    torch._foreach_copy_(held, momentum.unbind())
-    moves = orthogonalized(gradient.lerp(momentum, mu), dtype)  # Nesterov's
-    torch._foreach_mul_(matrices, 1 - rate * decay)
-    torch._foreach_add_(matrices, (moves.contiguous() * (-rate * 0.2 * max(matrices[0].shape) ** 0.5)).unbind())
+    for shape, alike in by_shape.items():
+        matrices, held, arrived = zip(*alike, strict=True)
+        before, gradient = torch.stack(held), torch.stack(arrived)
+        if kept is not None:
+            gradient = torch.where(kept > 0, gradient, before)
+        momentum = before.lerp(gradient, 1 - mu)
+        torch._foreach_copy_(held, momentum.unbind())
+        moves = orthogonalized(gradient.lerp(momentum, mu), dtype)  # Nesterov's
+        torch._foreach_mul_(matrices, 1 - rate * decay)
+        torch._foreach_add_(matrices, (moves.contiguous() * (-rate * 0.2 * max(shape) ** 0.5)).unbind())
 
 
 class Muon(torch.optim.Optimizer):

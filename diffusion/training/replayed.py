@@ -1,13 +1,11 @@
 """Many small kernels as one launch, where Python hands them over more slowly than a CUDA device works them off."""
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 WARMUP = 2  # calls before the recording: libraries choose their kernels in the first
-STREAMS = 8
 
 
 class Replayed:
@@ -34,20 +32,3 @@ class Replayed:
             self.graph = graph
         torch._foreach_copy_(self.inputs, inputs)
         self.graph.replay()
-
-
-def side_by_side(pieces: Sequence[Callable[[], None]], device: torch.device) -> None:
-    """Pieces that do not depend on each other; where they are recorded, on several streams, so that one's small kernels
-    fill the device beside the others'."""
-    if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
-        for piece in pieces:
-            piece()
-        return
-    here, streams = torch.cuda.current_stream(device), [torch.cuda.Stream(device) for _ in range(STREAMS)]
-    for stream in streams:
-        stream.wait_stream(here)
-    for piece, stream in zip(pieces, itertools.cycle(streams), strict=False):
-        with torch.cuda.stream(stream):
-            piece()
-    for stream in streams:
-        here.wait_stream(stream)
