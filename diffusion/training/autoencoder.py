@@ -87,11 +87,11 @@ class AutoencoderTraining(Training):
         return x.contiguous(memory_format=self.acceleration.memory_format)
 
     def loss(self, batch: dict) -> Tensor:
-        x = self._format(to_float(batch["image"]))
-        self._x, self._reconstruction, total = x, *self._reconstruct(x, batch)
-        return total.mean()
+        return self._reconstruct(batch)[-1].mean()
 
-    def _reconstruct(self, x: Tensor, batch: dict) -> tuple[Tensor, Tensor]:
+    def _reconstruct(self, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures, their reconstructions, and the loss of each."""
+        x = self._format(to_float(batch["image"]))
         shape = self.model.latent_shape(x.shape[-1])
         noise = rng.normal((self.batch, *shape), self.seed, batch["step"], "posterior", device=x.device,
                            rows=slice(*batch["rows"]))
@@ -106,7 +106,7 @@ class AutoencoderTraining(Training):
             self.meter.add("perceptual", distance)
         for name, value in {"loss": total, "reconstruction": error, "kl": kl}.items():
             self.meter.add(name, value)
-        return reconstruction, total
+        return x, reconstruction, total
 
     def _perceptual_distance(self, x: Tensor, reconstruction: Tensor) -> Tensor:
         """Mean squared difference of the image tower's hidden states."""
@@ -118,15 +118,17 @@ class AutoencoderTraining(Training):
     # With a discriminator
 
     def training_step(self, batch: dict, batch_idx: int):
-        loss = super().training_step(batch, batch_idx)
         if self.discriminator is None:
-            return loss
+            return super().training_step(batch, batch_idx)
+        self.reseed(batch)
+        x, reconstruction, loss = self._reconstruct(batch)
+        loss = loss.mean()
         generator, critic = self.optimizers()
         schedules, last_pass = self.lr_schedulers(), (batch_idx + 1) % self.accumulate == 0
         started = self.updates_done >= self.adversarial_start
         if started:
             self.discriminator.requires_grad_(False)
-            adversarial = hinge_generator(self._criticise(self._reconstruction)).mean()
+            adversarial = hinge_generator(self._criticise(reconstruction)).mean()
             weight = adaptive_weight(loss, adversarial, self.model.last_layer, reduce=processes.mean)
             loss = loss + self.adversarial_weight * weight * adversarial
             self.discriminator.requires_grad_(True)
@@ -134,7 +136,7 @@ class AutoencoderTraining(Training):
             self.meter.add("adaptive_weight", weight)
         self.manual_backward(loss / self.accumulate)
         if started:
-            verdicts = self._criticise(self._x), self._criticise(self._reconstruction.detach())
+            verdicts = self._criticise(x), self._criticise(reconstruction.detach())
             critic_loss = hinge_discriminator(*verdicts).mean()
             self.manual_backward(critic_loss / self.accumulate)
             self.meter.add("discriminator", critic_loss)

@@ -111,8 +111,12 @@ class Training(pl.LightningModule, abc.ABC):
     # What all stages share
 
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
-        rng.reseed(self.seed, batch["step"], f"dropout {batch['rows'][0]}", self.device)
+        self.reseed(batch)
         return self.loss(batch)
+
+    def reseed(self, batch: dict) -> None:
+        """What takes no generator, before a pass."""
+        rng.reseed(self.seed, batch["step"], f"dropout {batch['rows'][0]}", self.device)
 
     def optimizer_of(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """In the plan's precision, where it computes with more than element-wise operations."""

@@ -23,7 +23,7 @@ ROWS = 1000  # of a matrix of distances at a time
 
 
 @dataclasses.dataclass(frozen=True)
-class Neighbours:
+class Overlap:
     precision: Interval
     recall: Interval
     density: Interval
@@ -31,7 +31,7 @@ class Neighbours:
 
 
 def neighbours(samples: Float[Tensor, "n d"], real: Float[Tensor, "m e"], k: int = 3,
-               k_density: int = K_DENSITY) -> Neighbours:
+               k_density: int = K_DENSITY) -> Overlap:
     """k_density is that of density and coverage. O((n + m)^2 d) operations. Raises ValueError where a set has no
     k-th neighbour."""
     if samples.shape[1] != real.shape[1]:
@@ -47,7 +47,7 @@ def neighbours(samples: Float[Tensor, "n d"], real: Float[Tensor, "m e"], k: int
         inside = distance <= wide[rows, None]
         dense += inside.sum(0)
         covered.append(inside.any(1))
-    return Neighbours(of_share(precise > 0), Interval(torch.cat(recalled).double().mean().item()),
+    return Overlap(of_share(precise > 0), Interval(torch.cat(recalled).double().mean().item()),
                       of_mean(dense.double() / k_density), Interval(torch.cat(covered).double().mean().item()))
 
 
