@@ -145,7 +145,7 @@ class Training(pl.LightningModule, abc.ABC):
         self.meter.add("gradient_norm", norm)
 
     def clipped(self, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> Tensor:
-        """The norm before."""
+        """Their gradients clipped, in place; the norm before."""
         if self.device.type != "cuda":
             return nn.utils.clip_grad_norm_(parameters, self.clip)
         if optimizer not in self.gathered:

@@ -4,5 +4,6 @@ set -euo pipefail
 python train.py experiment=cifar_judge
 python train.py experiment=latent_cifar_gpu evaluation=none
 for scale in 1 1.25 1.5 2 3; do
-    python train.py experiment=latent_cifar_gpu guidance.scale=$scale  # finished: it is drawn from and scored, not trained again
+    # finished: it is drawn from and scored, not trained again
+    python train.py experiment=latent_cifar_gpu guidance=classifier_free guidance.scale=$scale
 done

@@ -4,7 +4,7 @@ set -euo pipefail
 
 recipe() {
     python train.py '+parents.autoencoder.overrides=["steps=800"]' '+parents.text_encoder.overrides=["steps=300"]' \
-        compile=false sample_every=null sampling_steps=20 evaluation.samples=600 "$@"
+        compile=false sample_every=null guidance=classifier_free sampling_steps=20 evaluation.samples=600 "$@"
 }
 cosine="experiment=latent_cifar learning_rate=1e-3" flow="experiment=flow_cifar"
 
