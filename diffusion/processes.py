@@ -1,5 +1,6 @@
 """The processes of a run: how many, which one this is, and how they agree. With one process everything is a no-op."""
 
+import atexit
 import os
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,13 @@ def start() -> None:
     """Join the group that the launcher described, with a backend for each kind of device; once per process."""
     if "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1 and not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(leave)
+
+
+def leave() -> None:
+    """A process that ends while its group's threads run may abort, its work done."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def world() -> int:
