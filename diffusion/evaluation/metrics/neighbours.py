@@ -48,7 +48,7 @@ def neighbours(samples: Float[Tensor, "n d"], real: Float[Tensor, "m e"], k: int
         dense += inside.sum(0)
         covered.append(inside.any(1))
     return Overlap(of_share(precise > 0), Interval(torch.cat(recalled).double().mean().item()),
-                      of_mean(dense.double() / k_density), Interval(torch.cat(covered).double().mean().item()))
+                   of_mean(dense.double() / k_density), Interval(torch.cat(covered).double().mean().item()))
 
 
 def radii(x: Float64[Tensor, "n d"], k: int) -> Float64[Tensor, " n"]:
