@@ -6,6 +6,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from diffusion.models.convolution import Convolution
 from diffusion.models.normalization import GroupNorm
 
 
@@ -19,11 +20,11 @@ class ResidualBlock(nn.Module):
                  dropout: float = 0.0, eps: float = 1e-6):
         super().__init__()
         self.norm1 = GroupNorm(norm_groups, channels, eps)
-        self.conv1 = nn.Conv2d(channels, out, 3, padding=1)
+        self.conv1 = Convolution(channels, out)
         self.time_emb_proj = None if emb_dim is None else nn.Linear(emb_dim, out)
         self.norm2 = GroupNorm(norm_groups, out, eps)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = nn.Conv2d(out, out, 3, padding=1)
+        self.conv2 = Convolution(out, out)
         self.conv_shortcut = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)
@@ -57,7 +58,7 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Convolution(channels, channels)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2*h 2*w"]:
         return self.conv(repeat(x, "b c h w -> b c (h 2) (w 2)"))

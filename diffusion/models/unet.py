@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from diffusion.conditioning import Conditioning
 from diffusion.models.attention import SpatialTransformer
 from diffusion.models.blocks import Downsample, MidBlock, ResidualBlock, Upsample, concatenated
+from diffusion.models.convolution import Convolution
 from diffusion.models.embeddings import TimeEmbedding, sinusoidal
 from diffusion.models.inputs import check_inputs
 from diffusion.models.normalization import GroupNorm
@@ -106,7 +107,7 @@ class UNet(nn.Module):
 
         self.time_embedding = TimeEmbedding(widths[0], emb_dim)
         self.pooled_embedding = None if pooled_dim is None else TimeEmbedding(pooled_dim, emb_dim)
-        self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.conv_in = Convolution(channels, widths[0])
 
         last = len(widths) - 1
         stack, before = [widths[0]], widths[0]  # channels of the feature maps on the stack, and of x
@@ -133,7 +134,7 @@ class UNet(nn.Module):
             before = widths[i]
 
         self.norm_out = GroupNorm(norm_groups, before, eps=1e-5)
-        self.conv_out = nn.Conv2d(before, self.out_channels, 3, padding=1)
+        self.conv_out = Convolution(before, self.out_channels)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)
 
