@@ -24,7 +24,7 @@ from diffusion.config import canonical, key_in, locate, plain, trained_here
 from diffusion.files import file_hash, write_json, write_text
 from diffusion.machine import TYPICAL
 
-RECIPE = 9  # raised with every entry under "Numbers changed" in CHANGELOG.md
+RECIPE = 10  # raised with every entry under "Numbers changed" in CHANGELOG.md
 NUMBERS = ("seed", "steps", "batch", "clip", "precision", "optimizer", "lr")
 SHARED = ("data", "paths", "logger", "trainer", "debug")  # groups that a parent takes over from its child
 SHARED_KEYS = ("precision", "compile", "trusted", "workers", "save_minutes")

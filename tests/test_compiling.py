@@ -4,9 +4,10 @@ import time
 
 import pytest
 import torch
+from einops import rearrange
 from torch import nn
 
-from diffusion.acceleration import Acceleration
+from diffusion.acceleration import Acceleration, right_code
 from diffusion.compiling import accelerate, gradient_error
 from diffusion.conditioning import Conditioning
 from diffusion.models.unet import UNet
@@ -108,3 +109,25 @@ def test_compiled_gradients_of_a_real_network_are_right_and_its_weights_are_kept
     worst, name = gradient_error(network, example, Acceleration(compile=True))
     assert worst < 1e-3, name
     assert all(torch.equal(before[name], p) for name, p in network.state_dict().items())
+
+
+class NormalisedHeads(nn.Module):
+    """Attention whose keys and queries are normalised head by head: its gradients became NaN, see `right_code`."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(64, 64) for _ in "qkv")
+        self.norm = nn.RMSNorm(32)
+
+    def forward(self, x):
+        q, k, v = (rearrange(layer(x), "b n (h c) -> b h n c", h=2) for layer in (self.q, self.k, self.v))
+        q, k = (self.norm(y.float()).to(y.dtype) for y in (q, k))
+        return (q @ k.transpose(-1, -2)).softmax(-1) @ v
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not right_code(), reason="the compiler's options cannot be chosen here")
+def test_the_compiler_transposes_bfloat16_rightly(compilable):
+    torch.manual_seed(0)
+    worst, name = gradient_error(NormalisedHeads(), (torch.randn(8, 64, 64),), Acceleration("bf16-mixed", compile=True))
+    assert worst < 0.05, name

@@ -53,7 +53,7 @@ class Slow(nn.Module):
 @pytest.mark.parametrize(("version", "taken"), [("right", True), ("wrong", False), ("slower", False)])
 def test_a_compiled_network_is_taken_where_it_is_right_and_faster(version, taken, monkeypatch):
     denoiser = Denoiser(Slow(), Cosine(), V())
-    monkeypatch.setattr(torch, "compile", lambda network, dynamic: getattr(network, version))
+    monkeypatch.setattr(torch, "compile", lambda network, **options: getattr(network, version))
     x, t = torch.randn(2, 3, 4, 4), torch.tensor(0.5, dtype=torch.float64)
     with torch.no_grad(), fast(denoiser) as network:
         expected = denoiser.predict(x, t)
@@ -73,7 +73,7 @@ def test_a_compiler_that_fails_costs_nothing_that_was_drawn(monkeypatch, caplog)
         raise RuntimeError("no compiler here")
 
     denoiser = Denoiser(Slow(), Cosine(), V())
-    monkeypatch.setattr(torch, "compile", lambda network, dynamic: broken)
+    monkeypatch.setattr(torch, "compile", lambda network, **options: broken)
     x, t = torch.randn(2, 3, 4, 4), torch.tensor(0.5, dtype=torch.float64)
     with torch.no_grad(), fast(denoiser) as network:
         expected = denoiser.predict(x, t)
@@ -110,7 +110,7 @@ def test_it_ends_with_an_error_too_and_nests():
 def test_many_pictures_are_worth_a_try_and_few_are_not(worth, tried, monkeypatch):
     monkeypatch.setattr(generation, "WORTH_TRYING", worth)
     compiled = []
-    monkeypatch.setattr(torch, "compile", lambda network, dynamic: compiled.append(network) or network.right)
+    monkeypatch.setattr(torch, "compile", lambda network, **options: compiled.append(network) or network.right)
     model = LatentDiffusion(Identity(), None, Denoiser(Slow(), Cosine(), V()), (3, 4, 4))
     pictures = generate_many(model, pictures_of([""] * 7, 0), Sampling(steps=3), batch=2)
     alone = generate_many(model, pictures_of([""] * 7, 0), Sampling(steps=3), batch=7)
