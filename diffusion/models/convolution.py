@@ -2,8 +2,8 @@
 
     dw[o, c, i, j] = sum over pictures n and positions y, x of dy[n, o, y, x] x[n, c, y + i - 1, x + j - 1]
 
-oneDNN goes through this sum row by row. Rows of few positions do not fill AMX's tiles; those of several pictures, side
-by side with a column of zeros between them, do, and their sum is the same.
+oneDNN takes up to twice as long for this sum where rows are short (they do not fill AMX's tiles, it seems). With the
+rows of several pictures side by side, a column of zeros between them, the sum is the same.
 """
 
 import math
