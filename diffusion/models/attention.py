@@ -96,7 +96,7 @@ class Attention(nn.Module):
 
     def _of_heads(self, y: Float[Tensor, "b n d"], norm: nn.Module | None) -> Float[Tensor, "b h n c"]:
         y = rearrange(y, "b n (h c) -> b n h c", h=self.heads)
-        if norm is not None:  # not after the next line: compiled in bf16 on a CPU, NaN gradients (torch 2.13)
+        if norm is not None:  # not after the next line: NaN gradients where acceleration.right_code has no option
             y = norm(y.to(norm.weight.dtype)).to(y.dtype)
         return rearrange(y, "b n h c -> b h n c")
 

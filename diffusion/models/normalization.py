@@ -10,6 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
+def at(m: Float[Tensor, "b c"]) -> Float[Tensor, "b c 1 1"]:
+    """At all positions."""
+    return rearrange(m, "b c -> b c 1 1")
+
+
 def group_norm_by_channel(
     x: Float[Tensor, "b c h w"], groups: int, weight: Float[Tensor, " c"], bias: Float[Tensor, " c"], eps: float
 ) -> Float[Tensor, "b c h w"]:
@@ -21,7 +26,7 @@ def group_norm_by_channel(
     rstd = torch.rsqrt((var + (mean - mu).square()).mean(-1, keepdim=True) + eps)
     scale = rearrange(rstd.expand_as(mean), "b g c -> b (g c)") * weight
     shift = bias - rearrange(mu.expand_as(mean), "b g c -> b (g c)") * scale
-    return x * rearrange(scale, "b c -> b c 1 1") + rearrange(shift, "b c -> b c 1 1")
+    return x * at(scale) + at(shift)
 
 
 def over_group(m: Float[Tensor, "b c"], groups: int) -> Float[Tensor, "b c"]:
@@ -60,11 +65,6 @@ class ByChannel(torch.autograd.Function):
         dx = dy * at(weight * rstd) + x_ * at(c) - at(c * mu + b * rstd)
         dweight, dbias = ((dyx - dy1 * mu) * rstd).sum(0), dy1.sum(0)
         return dx.to(x.dtype), dweight.to(weight.dtype), dbias.to(weight.dtype), None, None
-
-
-def at(m: Float[Tensor, "b c"]) -> Float[Tensor, "b c 1 1"]:
-    """At all positions."""
-    return rearrange(m, "b c -> b c 1 1")
 
 
 class GroupNorm(nn.GroupNorm):
