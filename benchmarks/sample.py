@@ -18,7 +18,7 @@ from benchmarks.peers import diffusers_autoencoder, diffusers_unet
 from benchmarks.record import record, rounded
 from benchmarks.timing import in_turn, say
 from benchmarks.train_step import SIZES, TOKENS, jittered
-from diffusion.acceleration import Acceleration, choose
+from diffusion.acceleration import Acceleration, choose, compiler
 from diffusion.conditioning import Conditioning
 from diffusion.denoiser import Denoiser
 from diffusion.fast_sampling import fast
@@ -58,7 +58,7 @@ def pipeline(unet: nn.Module, autoencoder: nn.Module, dtype: torch.dtype, plan: 
         part.to(memory_format=torch.channels_last)
     if plan.compile:
         plan.compile_in_place(unet)
-        autoencoder.decoder.compile(dynamic=False)
+        autoencoder.decoder.compile(**compiler())
     made = StableDiffusionPipeline(vae=autoencoder, text_encoder=None, tokenizer=None, unet=unet, scheduler=scheduler,
                                    safety_checker=None, feature_extractor=None, requires_safety_checker=False)
     made.set_progress_bar_config(disable=True)

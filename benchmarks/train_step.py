@@ -36,7 +36,7 @@ SMALL = {"widths": [128, 256], "blocks_per_level": 2, "self_attention": [True, T
          "heads_dim": 32, "context_dim": 512}
 BASE = {"widths": [128, 256, 384], "blocks_per_level": 2, "self_attention": [False, True, True],
         "cross_attention": [False, True, True], "heads_dim": 64, "context_dim": 512}
-TINY = {"widths": [32, 64], "blocks_per_level": 1, "self_attention": [False, True], "cross_attention": [False, True],
+TINY = {"widths": [64], "blocks_per_level": 1, "self_attention": [True], "cross_attention": [True],
         "heads_dim": 32, "context_dim": 32}
 # the network and the side of the latents, which have 4 channels; tiny only tries the machinery
 SIZES = {"tiny": (TINY, 8), "small": (SMALL, 16), "base": (BASE, 32)}

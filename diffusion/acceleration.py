@@ -6,6 +6,7 @@ import platform
 import shutil
 import sys
 
+import einops
 import torch
 from torch import nn
 
@@ -47,11 +48,23 @@ class Acceleration:
                                    channels_last=self.channels_last and device.type == "cuda")
 
     def compile_in_place(self, network: nn.Module) -> None:
-        """For one size of batch."""
-        if self.graphs:
-            network.compile(dynamic=False, mode="reduce-overhead")
-        else:
-            network.compile(dynamic=False, options=right_code())
+        network.compile(**compiler(self.graphs))
+
+
+def compiler(graphs: bool = False) -> dict[str, object]:
+    """What torch.compile is given: for one size of batch, in right code, traced quickly."""
+    trace_quickly()
+    return {"dynamic": False, **({"mode": "reduce-overhead"} if graphs else {"options": right_code()})}
+
+
+def trace_quickly() -> None:
+    """Each rearrangement is one operation to the compiler: torch 2.13 would follow einops' parser through
+    every call, most of its tracing. And a trace with written-out gradients (autograd.Function) is kept between runs."""
+    import torch._functorch.config
+
+    for operation in (einops.rearrange, einops.repeat):
+        torch.compiler.allow_in_graph(operation)
+    torch._functorch.config.autograd_cache_allow_custom_autograd_functions = True
 
 
 def right_code() -> dict[str, str]:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusion.acceleration import right_code
+from diffusion.acceleration import compiler
 from diffusion.compiling import first_line
 from diffusion.conditioning import Conditioning
 from diffusion.denoiser import Denoiser
@@ -96,7 +96,7 @@ class FastNetwork:
     def _better(self, way: Pass, *inputs) -> Pass:
         """The compiled way, or this one."""
         autocast = torch.is_autocast_enabled(inputs[0].device.type)
-        quick = torch.compile(self.network, dynamic=False, options=right_code())
+        quick = torch.compile(self.network, **compiler())
 
         def compiled(x: Tensor, label: Tensor, cond: Conditioning | None) -> Tensor:
             with keys_told(self.network, None if cond is None else cond.tokens):

@@ -28,6 +28,7 @@ def results(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # three networks are compiled, one kernel after the other
 def test_a_training_step_is_raced(results):
     pytest.importorskip("diffusers")
     result = results(train_step, "--size", "tiny", "--batch", "4")

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from benchmarks.peers import AUTOENCODER, diffusers_autoencoder, renamed
+from diffusion.acceleration import compiler
 from diffusion.models.autoencoder import KLAutoencoder
 from diffusion.models.gaussian import Gaussian
 from diffusion.models.identity import Identity
@@ -195,8 +196,8 @@ def test_fast_is_plain(monkeypatch):
         return y.detach().float(), {name: p.grad.clone() for name, p in network.named_parameters()}
 
     plain, expected = gradients()
-    network.encoder.compile(fullgraph=True, dynamic=False)
-    network.decoder.compile(fullgraph=True, dynamic=False)
+    network.encoder.compile(fullgraph=True, **compiler())
+    network.decoder.compile(fullgraph=True, **compiler())
     with torch.autocast("cpu", torch.bfloat16):
         fast, found = gradients()
     assert (fast - plain).norm() < 0.05 * plain.norm()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from diffusion import checkpoint
+from diffusion.acceleration import compiler
 from diffusion.conditioning import Conditioning
 from diffusion.config import build
 from diffusion.denoiser import Denoiser
@@ -228,7 +229,7 @@ def test_fast_is_plain(change, monkeypatch):
     plain, expected = gradients(network, network, weight, given)
 
     x = x.contiguous(memory_format=torch.channels_last)
-    compiled = torch.compile(network, fullgraph=True, dynamic=False)
+    compiled = torch.compile(network, fullgraph=True, **compiler())
     with torch.autocast("cpu", torch.bfloat16):
         fast, found = gradients(compiled, network, weight, (x, *given[1:]))
     assert (fast - plain).norm() < 0.05 * plain.norm()

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from benchmarks.peers import UNET, UNUSED, diffusers_unet, renamed
+from diffusion.acceleration import compiler
 from diffusion.conditioning import Conditioning
 from diffusion.models.embeddings import sinusoidal
 from diffusion.models.unet import UNet
@@ -166,7 +167,7 @@ def test_fast_is_plain(change, monkeypatch):
     weight = torch.randn(x.shape)
     plain, expected = gradients(network, network, weight, told)
 
-    compiled = torch.compile(network, fullgraph=True, dynamic=False)
+    compiled = torch.compile(network, fullgraph=True, **compiler())
     with torch.autocast("cpu", torch.bfloat16):
         fast, found = gradients(compiled, network, weight, told)
     assert (fast - plain).norm() < 0.05 * plain.norm()
