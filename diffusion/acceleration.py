@@ -58,8 +58,8 @@ def compiler(graphs: bool = False) -> dict[str, object]:
 
 
 def trace_quickly() -> None:
-    """Each rearrangement is one operation to the compiler: torch 2.13 would follow einops' parser through
-    every call, most of its tracing. And a trace with written-out gradients (autograd.Function) is kept between runs."""
+    """Each rearrangement is one operation to the compiler: torch 2.13 would follow einops' parser through every call,
+    most of its tracing. And a trace with written-out gradients (autograd.Function) is kept between runs."""
     import torch._functorch.config
 
     for operation in (einops.rearrange, einops.repeat):
