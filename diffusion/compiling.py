@@ -22,7 +22,7 @@ from diffusion.files import write_text
 from diffusion.machine import has_fast_bf16
 
 log = logging.getLogger(__name__)
-NETWORKS = 3  # raised where a network computes the same in another way: what compiling came to is found out anew
+NETWORKS = 4  # raised where a network computes the same in another way: what compiling came to is found out anew
 WRONG = 0.3  # relative error of one parameter's gradient: bf16 rounding reaches 0.1, a dropped gradient is 1
 # seconds of uncompiled passes: compiling takes minutes, and saves half of them on a CPU at best, four fifths on a GPU
 WORTH_TRYING = {"cpu": 600, "cuda": 300}

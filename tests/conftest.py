@@ -13,6 +13,8 @@ from tests import typechecker
 
 install_import_hook("diffusion", f"{typechecker.__name__}.check")
 torch.set_num_threads(1)
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is first imported
 
 
 def pytest_sessionstart():

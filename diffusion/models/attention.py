@@ -14,10 +14,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffusion.models.normalization import GroupNorm
 
 FEW = 128  # keys: the two ways are equally fast at 256
+SHORT = 64  # keys: cuDNN's kernel takes half as long again for so few, and as long for 77 (H200, there and back)
 Kept = dict[int, tuple[Tensor, Tensor, Tensor]]
 
 
@@ -38,6 +40,9 @@ def attend(
     if mask is not None:
         mask = rearrange(mask, "b m -> b 1 1 m")
     few = q.dtype == torch.bfloat16 and k.shape[-2] <= FEW
+    if q.is_cuda and mask is None and k.shape[-2] <= SHORT:
+        with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+            return F.scaled_dot_product_attention(q, k, v)
     if fused or q.device.type != "cpu" or not (torch.is_grad_enabled() or few):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     scores = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
@@ -72,27 +77,40 @@ class Attention(nn.Module):
         context: Float[Tensor, "b l e"] | None = None,
         mask: Bool[Tensor, "b l"] | None = None,
     ) -> Float[Tensor, "b n d"]:
-        q = self._of_heads(self.to_q(x), self.norm_q)
         if context is None:
-            k, v = self.keys_and_values(x)
-        elif self.told is not None:
-            k, v = self.told
-        elif self.kept is None:
-            k, v = self.keys_and_values(context)
+            q, k, v = self._projected(x, "qkv")
         else:
-            k, v = self.kept_keys(context)
+            q, = self._projected(x, "q")
+            if self.told is not None:
+                k, v = self.told
+            elif self.kept is None:
+                k, v = self.keys_and_values(context)
+            else:
+                k, v = self.kept_keys(context)
         return self.to_out(rearrange(attend(q, k, v, mask, fused=self.fused), "b h n d -> b n (h d)"))
 
     def keys_and_values(
         self, context: Float[Tensor, "b l e"]
     ) -> tuple[Float[Tensor, "b h l c"], Float[Tensor, "b h l c"]]:
-        return self._of_heads(self.to_k(context), self.norm_k), self._of_heads(self.to_v(context), None)
+        return self._projected(context, "kv")
 
     def kept_keys(self, context: Float[Tensor, "b l e"]) -> tuple[Float[Tensor, "b h l c"], Float[Tensor, "b h l c"]]:
         """Computed unless they were before."""
         if id(context) not in self.kept:  # the context beside them, so that nothing else gets its id
             self.kept[id(context)] = (context, *self.keys_and_values(context))
         return self.kept[id(context)][1:]
+
+    def _projected(self, x: Float[Tensor, "b n d"], to: str) -> tuple[Float[Tensor, "b h n c"], ...]:
+        """Queries, keys or values, by their letters, for each head: of one product where it is compiled for a CUDA
+        device, so that their gradients are of one product, too."""
+        layers = [getattr(self, f"to_{letter}") for letter in to]
+        if x.is_cuda and torch.compiler.is_compiling():
+            bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
+            parts = F.linear(x, torch.cat([layer.weight for layer in layers]), bias).chunk(len(layers), -1)
+        else:
+            parts = [layer(x) for layer in layers]
+        norms = {"q": self.norm_q, "k": self.norm_k, "v": None}
+        return tuple(self._of_heads(y, norms[letter]) for y, letter in zip(parts, to, strict=True))
 
     def _of_heads(self, y: Float[Tensor, "b n d"], norm: nn.Module | None) -> Float[Tensor, "b h n c"]:
         y = rearrange(y, "b n (h c) -> b n h c", h=self.heads)

@@ -9,7 +9,6 @@ Block for block it is diffusers' AutoencoderKL; whitening is ours.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -79,7 +78,7 @@ class Encoder(nn.Module):
         for level in self.down_blocks:
             x = level(x)
         x = self.mid_block(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.conv_out(self.norm_out(x, silu=True))
 
 
 class Decoder(nn.Module):
@@ -106,7 +105,7 @@ class Decoder(nn.Module):
         x = self.mid_block(self.conv_in(z))
         for level in self.up_blocks:
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.conv_out(self.norm_out(x, silu=True))
 
 
 class KLAutoencoder(nn.Module):

@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -32,10 +32,13 @@ class ResidualBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c h w"], emb: Float[Tensor, "b e"] | None = None
     ) -> Float[Tensor, "b d h w"]:
-        y = self.conv1(F.silu(self.norm1(x)))
-        if self.time_emb_proj is not None:
-            y = y + rearrange(self.time_emb_proj(F.silu(emb)), "b c -> b c 1 1")
-        return self.conv_shortcut(x) + self.conv2(self.dropout(F.silu(self.norm2(y))))
+        y = self.norm1(x, silu=True)
+        if self.time_emb_proj is None:
+            y = self.norm2(self.conv1(y), silu=True)
+        else:  # conv1's bias is added with what tells the time: one pass over y, and one over its gradient
+            shift = self.conv1.bias + self.time_emb_proj(F.silu(emb))
+            y = self.norm2(self.conv1(y, biased=False), shift, silu=True)
+        return self.conv_shortcut(x) + self.conv2(self.dropout(y))
 
 
 class Downsample(nn.Module):
@@ -61,7 +64,13 @@ class Upsample(nn.Module):
         self.conv = Convolution(channels, channels)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2*h 2*w"]:
-        return self.conv(repeat(x, "b c h w -> b c (h 2) (w 2)"))
+        return self.conv(repeat(x, "b c h w -> b c (h 2) (w 2)").contiguous(memory_format=layout(x)))
+
+
+def layout(x: Tensor) -> torch.memory_format:
+    """channels_last or contiguous_format, as x lies in memory."""
+    channels_last = x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 class DenseGradient(torch.autograd.Function):
@@ -71,8 +80,7 @@ class DenseGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
-        channels_last = x.is_contiguous(memory_format=torch.channels_last)
-        ctx.layout = torch.channels_last if channels_last else torch.contiguous_format
+        ctx.layout = layout(x)
         return x.view_as(x)
 
     @staticmethod

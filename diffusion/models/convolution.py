@@ -28,17 +28,18 @@ class ShortRows(torch.autograd.Function):
     """F.conv2d(x, weight, bias, padding=1) in the type of x, with the weight's gradient of pictures side by side."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return F.conv2d(x, weight.to(x.dtype), bias.to(x.dtype), padding=1)
+        ctx.biased = bias is not None
+        return F.conv2d(x, weight.to(x.dtype), bias.to(x.dtype) if ctx.biased else None, padding=1)
 
     @staticmethod
-    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         x, weight = ctx.saved_tensors
         low, pictures = weight.to(x.dtype), math.gcd(len(x), BESIDE)
         dx = gradients(dy, x, low)[0]
         dw = gradients(side_by_side(dy, pictures), side_by_side(x, pictures), low, of_weight=True)[1]
-        return dx, dw.to(weight.dtype), dy.sum((0, 2, 3), dtype=weight.dtype)
+        return dx, dw.to(weight.dtype), dy.sum((0, 2, 3), dtype=weight.dtype) if ctx.biased else None
 
 
 def gradients(dy: Tensor, x: Tensor, w: Tensor, of_weight: bool = False) -> tuple[Tensor | None, Tensor | None, None]:
@@ -48,14 +49,15 @@ def gradients(dy: Tensor, x: Tensor, w: Tensor, of_weight: bool = False) -> tupl
 
 
 class Convolution(nn.Conv2d):
-    """torch's with a 3x3 kernel, stride 1 and padding 1."""
+    """torch's with a 3x3 kernel, stride 1 and padding 1; without its bias where something else adds that."""
 
     def __init__(self, channels: int, out: int):
         super().__init__(channels, out, 3, padding=1)
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h w"]:
+    def forward(self, x: Float[Tensor, "n c h w"], *, biased: bool = True) -> Float[Tensor, "n d h w"]:
+        bias = self.bias if biased else None
         if AMX and x.device.type == "cpu" and x.shape[3] < SHORT and torch.compiler.is_compiling():
             dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
             if dtype is torch.bfloat16:
-                return ShortRows.apply(x.to(dtype), self.weight, self.bias)
-        return super().forward(x)
+                return ShortRows.apply(x.to(dtype), self.weight, bias)
+        return F.conv2d(x, self.weight, bias, padding=1)

@@ -9,24 +9,12 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from diffusion.models.group_norm_operation import fits_kernel, in_one_kernel
+
 
 def at(m: Float[Tensor, "b c"]) -> Float[Tensor, "b c 1 1"]:
     """At all positions."""
     return rearrange(m, "b c -> b c 1 1")
-
-
-def group_norm_by_channel(
-    x: Float[Tensor, "b c h w"], groups: int, weight: Float[Tensor, " c"], bias: Float[Tensor, " c"], eps: float
-) -> Float[Tensor, "b c h w"]:
-    """F.group_norm: each channel's moments first, of them the groups'. In channels_last a group's few channels lie
-    scattered over memory, but all channels of a position beside each other."""
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    var, mean = (rearrange(m, "b (g c) -> b g c", g=groups) for m in torch.var_mean(x, (2, 3), correction=0))
-    mu = mean.mean(-1, keepdim=True)
-    rstd = torch.rsqrt((var + (mean - mu).square()).mean(-1, keepdim=True) + eps)
-    scale = rearrange(rstd.expand_as(mean), "b g c -> b (g c)") * weight
-    shift = bias - rearrange(mu.expand_as(mean), "b g c -> b (g c)") * scale
-    return x * at(scale) + at(shift)
 
 
 def over_group(m: Float[Tensor, "b c"], groups: int) -> Float[Tensor, "b c"]:
@@ -68,11 +56,19 @@ class ByChannel(torch.autograd.Function):
 
 
 class GroupNorm(nn.GroupNorm):
-    """torch's, by channel where it is compiled."""
+    """torch's, of x + shift, and then SiLU if it is asked for; compiled, by channel, or on a CUDA device all in one
+    kernel."""
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        if x.is_cuda and torch.compiler.is_compiling() and self.weight.dtype is torch.float32:
-            return group_norm_by_channel(x, self.num_groups, self.weight, self.bias, self.eps)
-        if x.device.type == "cpu" and torch.compiler.is_compiling():
-            return ByChannel.apply(x, self.weight, self.bias, self.num_groups, self.eps)
-        return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+    def forward(
+        self, x: Float[Tensor, "b c h w"], shift: Float[Tensor, "b c"] | None = None, *, silu: bool = False
+    ) -> Float[Tensor, "b c h w"]:
+        compiled = torch.compiler.is_compiling()
+        if compiled and fits_kernel(x, self.num_groups):
+            return in_one_kernel(x, shift, self.weight, self.bias, self.num_groups, self.eps, silu)[0]
+        if shift is not None:
+            x = x + at(shift.to(x.dtype))
+        if compiled:
+            y = ByChannel.apply(x, self.weight, self.bias, self.num_groups, self.eps)
+        else:
+            y = F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        return F.silu(y) if silu else y

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -167,7 +166,7 @@ class UNet(nn.Module):
                 x = run(level.layer, i, concatenated(x, stack.pop()), *told)
             if level.upsample is not None:
                 x = level.upsample(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.conv_out(self.norm_out(x, silu=True))
 
 
 def call(function: Callable, *args):

@@ -6,21 +6,17 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusion.models.normalization import ByChannel, GroupNorm, group_norm_by_channel
+from diffusion.models.normalization import ByChannel, GroupNorm
 
 
-def written_out(x, groups, weight, bias, eps):
+def by_channel(x, groups, weight, bias, eps):
     return ByChannel.apply(x, weight, bias, groups, eps)
 
 
-BOTH = pytest.mark.parametrize("by_channel", [group_norm_by_channel, written_out])
-
-
-@BOTH
 @settings(deadline=None, max_examples=20)
 @given(st.integers(1, 3), st.sampled_from([1, 2, 4]), st.integers(1, 3), st.integers(1, 5), st.integers(2, 4),
        st.integers(0, 100))
-def test_by_channel_is_group_normalisation_with_its_gradients(by_channel, b, groups, each, h, w, seed):
+def test_by_channel_is_group_normalisation_with_its_gradients(b, groups, each, h, w, seed):
     generator = torch.Generator().manual_seed(seed)
 
     def drawn(*shape):
@@ -34,21 +30,12 @@ def test_by_channel_is_group_normalisation_with_its_gradients(by_channel, b, gro
         torch.testing.assert_close(ours, theirs)
 
 
-@BOTH
 @pytest.mark.parametrize("offset", [0, 1000])
-def test_float32_keeps_its_digits_far_from_zero(by_channel, offset):
+def test_float32_keeps_its_digits_far_from_zero(offset):
     x = torch.randn(2, 8, 16, 16, generator=torch.Generator().manual_seed(0)) + offset
     expected = F.group_norm(x.double(), 4)
     found = by_channel(x, 4, torch.ones(8), torch.zeros(8), 1e-5)
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6 * max(offset, 1))
-
-
-def test_what_comes_in_bfloat16_goes_out_in_float32():
-    """As autocast has it on a CUDA device."""
-    x = torch.randn(2, 8, 4, 4).bfloat16()
-    found = group_norm_by_channel(x, 4, torch.ones(8), torch.zeros(8), 1e-5)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, F.group_norm(x.float(), 4))
 
 
 def test_on_a_cpu_bfloat16_stays_bfloat16_and_gradients_have_their_parameters_type():
@@ -56,7 +43,7 @@ def test_on_a_cpu_bfloat16_stays_bfloat16_and_gradients_have_their_parameters_ty
     torch.manual_seed(0)
     x, dy = torch.randn(2, 8, 4, 4).bfloat16().requires_grad_(), torch.randn(2, 8, 4, 4).bfloat16()
     weight, bias = torch.randn(8).requires_grad_(), torch.randn(8).requires_grad_()
-    found, expected = (function(x, 4, weight, bias, 1e-5) for function in (written_out, F.group_norm))
+    found, expected = (function(x, 4, weight, bias, 1e-5) for function in (by_channel, F.group_norm))
     torch.testing.assert_close(found, expected)
     for ours, theirs in zip(*(torch.autograd.grad(y, (x, weight, bias), dy) for y in (found, expected)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0.01, atol=0.02)
@@ -67,6 +54,14 @@ def test_it_is_written_out_where_a_cpus_is_compiled(monkeypatch):
     mine, x = GroupNorm(4, 8), torch.randn(2, 8, 4, 4)
     assert "ByChannel" in mine(x).grad_fn.name()
     torch.testing.assert_close(mine(x), torch.nn.GroupNorm(4, 8)(x))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_what_is_added_before_and_silu_after_are_as_apart(monkeypatch, compiled):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiled)
+    torch.manual_seed(0)
+    norm, x, shift = GroupNorm(4, 8), torch.randn(2, 8, 4, 4), torch.randn(2, 8)
+    torch.testing.assert_close(norm(x, shift, silu=True), F.silu(norm(x + shift[:, :, None, None])))
 
 
 def test_on_a_cpu_the_module_is_torchs():
