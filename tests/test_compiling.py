@@ -9,7 +9,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 from torch._inductor.utils import fresh_cache
 
-from diffusion.acceleration import Acceleration, compiler, right_code
+from diffusion.acceleration import Acceleration, compiler, cpu_code
 from diffusion.compiling import accelerate, gradient_error
 from diffusion.conditioning import Conditioning
 from diffusion.models.unet import UNet
@@ -114,7 +114,7 @@ def test_compiled_gradients_of_a_real_network_are_right_and_its_weights_are_kept
 
 
 class NormalisedHeads(nn.Module):
-    """Attention whose keys and queries are normalised head by head: its gradients became NaN, see `right_code`."""
+    """Attention whose keys and queries are normalised head by head: its gradients became NaN, see `cpu_code`."""
 
     def __init__(self):
         super().__init__()
@@ -128,7 +128,7 @@ class NormalisedHeads(nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not right_code(), reason="the compiler's options cannot be chosen here")
+@pytest.mark.skipif(not cpu_code(), reason="the compiler's options cannot be chosen here")
 def test_the_compiler_transposes_bfloat16_rightly(compilable):
     torch.manual_seed(0)
     worst, name = gradient_error(NormalisedHeads(), (torch.randn(8, 64, 64),), Acceleration("bf16-mixed", compile=True))

@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from diffusion.models.gelu import gelu
+from diffusion.models.linear import Linear, linear
 from diffusion.models.normalization import GroupNorm
 
 FEW = 128  # keys: the two ways are equally fast at 256
@@ -45,11 +47,42 @@ def attend(
             return F.scaled_dot_product_attention(q, k, v)
     if fused or q.device.type != "cpu" or not (torch.is_grad_enabled() or few):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    if torch.compiler.is_compiling():
+        return WrittenOut.apply(q, k, v, mask)
+    return weights(q, k, mask) @ v
+
+
+def weights(q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h m d"], mask: Bool[Tensor, "b 1 1 m"] | None
+            ) -> Float[Tensor, "b h n m"]:
+    """softmax(q k^T / sqrt(d))"""
     scores = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
-    return weights.to(v.dtype) @ v
+    return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(q.dtype)
+
+
+class WrittenOut(torch.autograd.Function):
+    """P v of the weights P, with a written-out gradient: with S = q k^T / sqrt(d),
+
+        dv = P^T dy        dS = P (dy v^T - D)        D = sum over channels of dy y
+
+    where a softmax's own gradient would sum over all keys for D (Dao et al. 2022, appendix B.2).
+    """
+
+    @staticmethod
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        p = weights(q, k, mask)
+        y = p @ v
+        ctx.save_for_backward(q, k, v, p, y)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, p, y = ctx.saved_tensors
+        scale, wide = q.shape[-1] ** -0.5, torch.promote_types(q.dtype, torch.float32)
+        d = (dy.to(wide) * y).sum(-1, keepdim=True)
+        ds = (p * ((dy @ v.transpose(-1, -2)).to(wide) - d)).to(q.dtype)
+        return ds @ k * scale, ds.transpose(-1, -2) @ (q * scale), p.transpose(-1, -2) @ dy, None
 
 
 class Attention(nn.Module):
@@ -69,7 +102,7 @@ class Attention(nn.Module):
         self.to_k = nn.Linear(context_dim or dim, dim, bias=bias)
         self.to_v = nn.Linear(context_dim or dim, dim, bias=bias)
         self.norm_q, self.norm_k = (nn.RMSNorm(dim // heads, eps=1e-6) if qk_norm else None for _ in "qk")
-        self.to_out = nn.Linear(dim, dim)
+        self.to_out = Linear(dim, dim)
 
     def forward(
         self,
@@ -114,7 +147,7 @@ class Attention(nn.Module):
 
     def _of_heads(self, y: Float[Tensor, "b n d"], norm: nn.Module | None) -> Float[Tensor, "b h n c"]:
         y = rearrange(y, "b n (h c) -> b n h c", h=self.heads)
-        if norm is not None:  # not after the next line: NaN gradients where acceleration.right_code has no option
+        if norm is not None:  # not after the next line: NaN gradients where acceleration.cpu_code has no option
             y = norm(y.to(norm.weight.dtype)).to(y.dtype)
         return rearrange(y, "b n h c -> b h n c")
 
@@ -165,11 +198,11 @@ class GEGLU(nn.Module):
     def __init__(self, dim: int):
         super().__init__()
         self.proj = nn.Linear(dim, 8 * dim)
-        self.out = nn.Linear(4 * dim, dim)
+        self.out = Linear(4 * dim, dim)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        a, b = (F.linear(x, w, c) for w, c in zip(self.proj.weight.chunk(2), self.proj.bias.chunk(2), strict=True))
-        return self.out(a * F.gelu(b))
+        a, b = (linear(x, w, c) for w, c in zip(self.proj.weight.chunk(2), self.proj.bias.chunk(2), strict=True))
+        return self.out(a * gelu(b))
 
 
 class TransformerBlock(nn.Module):
@@ -206,14 +239,14 @@ class SpatialTransformer(nn.Module):
                  context_dim: int | None = None, fused: bool = False):
         super().__init__()
         self.norm = GroupNorm(norm_groups, dim, eps=1e-6)
-        self.proj_in = nn.Linear(dim, dim)
+        self.proj_in = Linear(dim, dim)
         self.transformer_blocks = nn.ModuleList(
             TransformerBlock(
                 dim, heads=heads, self_attention=self_attention, context_dim=context_dim, fused=fused
             )
             for _ in range(depth)
         )
-        self.proj_out = nn.Linear(dim, dim)
+        self.proj_out = Linear(dim, dim)
         nn.init.zeros_(self.proj_out.weight)
         nn.init.zeros_(self.proj_out.bias)
 

@@ -35,6 +35,21 @@ def test_written_out_is_fused(mask):
     torch.testing.assert_close(attend(q, k, v, mask), fused)
 
 
+@pytest.mark.parametrize("mask", [None, some_mask()])
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-12), (torch.bfloat16, 0.02)])
+def test_compiled_it_has_a_written_out_gradient(monkeypatch, mask, dtype, near):
+    exact = heads()
+    inputs = [t.detach().to(dtype).requires_grad_() for t in exact]
+    expected = attend(*exact, mask)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    y = attend(*inputs, mask)
+    assert "WrittenOut" in y.grad_fn.name()
+    dy = torch.randn_like(expected)
+    found = y, *torch.autograd.grad(y, inputs, dy.to(dtype))
+    for ours, theirs in zip(found, (expected, *torch.autograd.grad(expected, exact, dy)), strict=True):
+        assert (ours - theirs).norm() < near * theirs.norm()
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(("keys", "fused"), [(7, 0), (FEW, 0), (FEW + 1, 1)])
 def test_half_precision_rounds_whatever_the_number_of_keys(keys, fused, monkeypatch):
