@@ -31,15 +31,23 @@ def over_group(m, same, SIZE: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def forward_kernel(x, shift, weight, bias, y, centre, rstd, middle, eps,
-                   N: tl.constexpr, C: tl.constexpr, SIZE: tl.constexpr, USED: tl.constexpr, SHIFTED: tl.constexpr,
-                   SILU: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr, STAGES: tl.constexpr):
+def own(N: tl.constexpr, C: tl.constexpr, SIZE: tl.constexpr, USED: tl.constexpr, LANES: tl.constexpr):
+    """A program's channels, which of them are there and which in one group, where they lie in [pictures, channels], and
+    where its picture begins."""
     lane = tl.arange(0, LANES)
     pieces: tl.constexpr = (C + USED - 1) // USED
     number, c = tl.program_id(0) // pieces, tl.program_id(0) % pieces * USED + lane
     ok = (lane < USED) & (c < C)
     same = (lane[:, None] // SIZE == lane[None, :] // SIZE) & ok[None, :]
-    at, picture = number * C + c, number.to(tl.int64) * N * C
+    return c, ok, same, number * C + c, number.to(tl.int64) * N * C
+
+
+@triton.jit
+@no_type_check
+def forward_kernel(x, shift, weight, bias, y, centre, rstd, middle, eps,
+                   N: tl.constexpr, C: tl.constexpr, SIZE: tl.constexpr, USED: tl.constexpr, SHIFTED: tl.constexpr,
+                   SILU: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr, STAGES: tl.constexpr):
+    c, ok, same, at, picture = own(N, C, SIZE, USED, LANES)
     first = tl.load(x + picture + c, mask=ok, other=0.0).to(tl.float32)  # sums of differences from it keep their digits
     sums, squares = tl.zeros((ROWS, LANES), tl.float32), tl.zeros((ROWS, LANES), tl.float32)
     for start in tl.range(0, N, ROWS, num_stages=STAGES):
@@ -86,12 +94,7 @@ def before_activation(x, dy, place, inside, centre, rstd, weight, bias, SILU: tl
 def backward_kernel(x, dy, weight, bias, centre, rstd, middle, dx, dweight, dbias, dshift,
                     N: tl.constexpr, C: tl.constexpr, SIZE: tl.constexpr, USED: tl.constexpr, SHIFTED: tl.constexpr,
                     SILU: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr, STAGES: tl.constexpr):
-    lane = tl.arange(0, LANES)
-    pieces: tl.constexpr = (C + USED - 1) // USED
-    number, c = tl.program_id(0) // pieces, tl.program_id(0) % pieces * USED + lane
-    ok = (lane < USED) & (c < C)
-    same = (lane[:, None] // SIZE == lane[None, :] // SIZE) & ok[None, :]
-    at, picture = number * C + c, number.to(tl.int64) * N * C
+    c, ok, same, at, picture = own(N, C, SIZE, USED, LANES)
     w = tl.load(weight + c, mask=ok, other=0.0).to(tl.float32)
     b = tl.load(bias + c, mask=ok, other=0.0).to(tl.float32)
     mu, deviation = tl.load(centre + at, mask=ok, other=0.0), tl.load(rstd + at, mask=ok, other=0.0)
