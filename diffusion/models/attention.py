@@ -21,7 +21,7 @@ from diffusion.models.linear import Linear, linear
 from diffusion.models.normalization import GroupNorm
 
 FEW = 128  # keys: the two ways are equally fast at 256
-SHORT = 64  # keys: cuDNN's kernel takes half as long again for so few, and as long for 77 (H200, there and back)
+SHORT = 64  # queries and keys: cuDNN's kernel takes half as long again for so few, and as long for 77 keys (H200)
 Kept = dict[int, tuple[Tensor, Tensor, Tensor]]
 
 
@@ -37,12 +37,13 @@ def attend(
 
     Written out on a CPU that will run it backwards, because the fused kernel's gradient is twice as slow there, or
     that reads few keys in bf16, for which that kernel takes twice as long too. Not where `fused`: for gradient
-    checkpointing, below which the compiled written-out form has NaN gradients in bf16 (torch 2.13 on a CPU).
+    checkpointing, below which the compiled written-out form has NaN gradients in bf16 (torch 2.13 on a CPU). Of
+    short sequences on a CUDA device, by the memory-efficient kernel.
     """
     if mask is not None:
         mask = rearrange(mask, "b m -> b 1 1 m")
     few = q.dtype == torch.bfloat16 and k.shape[-2] <= FEW
-    if q.is_cuda and mask is None and k.shape[-2] <= SHORT:
+    if q.is_cuda and mask is None and max(q.shape[-2], k.shape[-2]) <= SHORT:
         with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
             return F.scaled_dot_product_attention(q, k, v)
     if fused or q.device.type != "cpu" or not (torch.is_grad_enabled() or few):

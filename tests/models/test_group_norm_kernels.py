@@ -10,8 +10,6 @@ from diffusion.models.blocks import ResidualBlock
 from diffusion.models.group_norm_operation import fits_kernel, in_one_kernel
 
 pytest.importorskip("triton")
-
-
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # where conftest.py has them interpreted
 
 
@@ -22,7 +20,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # where conftest.py has
 @pytest.mark.parametrize("shifted", [False, True])
 def test_one_kernel_is_group_normalisation_with_its_gradients(dtype, channels, groups, h, w, silu, shifted):
     torch.manual_seed(0)
-    x = (3 + torch.randn(2, channels, h, w)).to(dtype, memory_format=torch.channels_last)
+    x = (3 + torch.randn(2, channels, h, w)).to(DEVICE, dtype, memory_format=torch.channels_last)
     shift, weight, bias = (torch.randn(size, device=DEVICE) for size in ((2, channels), channels, channels))
     inputs = [t.requires_grad_() for t in (x, *([shift] if shifted else []), weight, bias)]
     y = in_one_kernel(x, shift if shifted else None, weight, bias, groups, 1e-5, silu)[0]
